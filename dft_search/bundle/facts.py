@@ -1,0 +1,77 @@
+"""What identifies the surroundings of a run: versions of libraries, and the weights that it starts from."""
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import dft_search
+from dft_search.config import RequestError, expand_path
+from dft_search.models.loading import read_config
+from dft_search.models.options import ModelOptions
+from dft_search.training import base
+
+#: Libraries that decide about the numbers of a run; `verify` compares them.
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "datasets", "lm-eval", "numpy", "safetensors")
+#: Where the list of pinned versions starts when the package itself is not installed as a distribution.
+DIRECT = (*LIBRARIES, "ray", "optuna", "mlflow", "pydantic", "typer", "rich", "ruamel.yaml")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions by name, without local parts: ``2.13.0+cpu`` is ``2.13.0``."""
+    found = {"dft-search": dft_search.__version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = public(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def public(version: str) -> str:
+    """A version without its local part."""
+    return version.partition("+")[0]
+
+
+def environment() -> str:
+    """Pinned versions of everything that the package needs, as a pip requirements file."""
+    waiting = ["dft-search", *DIRECT]
+    pinned: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        key = name.lower().replace("_", "-").replace(".", "-")
+        if key in pinned:
+            continue
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # an optional part that is not installed here
+        pinned[key] = f"{distribution.metadata['Name']}=={public(distribution.version)}"
+        for text in distribution.requires or ():
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    pinned.pop("dft-search", None)  # may come from a checkout, which an index does not have
+    head = f"# What dft-search {dft_search.__version__} ran with, on Python {platform.python_version()}"
+    return "\n".join([head, *(pinned[key] for key in sorted(pinned))]) + "\n"
+
+
+def same_version(expected: str, found: str | None, *, name: str) -> bool:
+    """Whether two versions count as the same; patch releases of Python do not change results."""
+    if found is None:
+        return False
+    one, two = Version(expected), Version(found)
+    return one.release[:2] == two.release[:2] if name == "python" else one.public == two.public
+
+
+def model_fingerprint(options: ModelOptions) -> str | None:
+    """What identifies the weights: a hash over a folder's files, or a hub model's commit; None where it is not known."""
+    folder = Path(expand_path(options.path))
+    if folder.is_dir():
+        return base.fingerprint(str(folder))
+    try:
+        return getattr(read_config(options), "_commit_hash", None)
+    except RequestError:
+        return None  # neither here nor in reach: a study on a cluster may be exported on a laptop

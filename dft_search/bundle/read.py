@@ -1,0 +1,181 @@
+"""What a bundle holds: ``bundle.yaml``, checked on reading."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from dft_search.config import Document, Options, Problem, RequestError, build, load_document
+from dft_search.training.recipe import Recipe
+
+FILE = "bundle.yaml"
+FORMAT = 1
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ScoreRecord(Options):
+    """One score: value, standard error over its items (None where the metric has none), number of items."""
+
+    value: Number
+    stderr: Number | None = None
+    n: int = Field(ge=0)
+
+
+class SpreadRecord(Options):
+    """A score over several seeds: mean, standard deviation (None for one seed), number of seeds."""
+
+    mean: Number | None
+    sd: Number | None
+    n: int = Field(ge=0)
+
+
+class Confirmed(Options):
+    """What confirmation found for this recipe: scores on dev and test over fresh seeds."""
+
+    seeds: list[int]
+    dev: SpreadRecord
+    test: SpreadRecord
+
+
+class FileRecord(Options):
+    """A file or folder that the recipe reaches through an environment variable: what the right one looks like.
+
+    ``sha256`` holds 16 hex digits over a file, None for a folder or where the file was not at hand.
+    """
+
+    path: str
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+class ModelRecord(Options):
+    """The base model: number of layers, and what identifies its weights (None when that was not at hand)."""
+
+    layers: int | None = None
+    fingerprint: str | None = None
+
+
+class DataRecord(Options):
+    """The training rows: how many, and the fingerprint over their content and order (None when not at hand)."""
+
+    rows: int | None = None
+    fingerprint: str | None = None
+
+
+class LossRecord(Options):
+    """Losses of one optimizer step by term, ``total`` among them; steps count from 1."""
+
+    step: int = Field(ge=1)
+    losses: dict[str, Number]
+
+
+class Provenance(Options):
+    """Where the recipe comes from, and what its run must give again.
+
+    Attributes:
+        format: of this file.
+        created: UTC.
+        study: name of the study.
+        trial: number of the search trial.
+        champion: whether confirmation chose it.
+        seed: of the trial; training with it repeats the trial.
+        recipe_hash: of the recipe in this file.
+        trained_hash: of the recipe as the study ran it; differs where paths had to be rewritten.
+        params: what the search chose, by key.
+        metric: name of the score that the study optimized.
+        dev: scores of the trial on the part of dev that steered the search.
+        confirmed: scores over fresh seeds, None without a confirmation.
+        verdict: what the study found, in a sentence.
+        model, data, files: what the recipe needs, and how to tell the right one.
+        versions: of the libraries that decide about numbers.
+        workers: ranks of the trial.
+        steps: losses of the first steps.
+        tolerance: relative difference of losses that ``verify`` allows.
+    """
+
+    format: int
+    created: str
+    study: str
+    trial: int
+    champion: bool
+    seed: int
+    recipe_hash: str
+    trained_hash: str
+    params: dict[str, Any]
+    metric: str
+    dev: dict[str, ScoreRecord]
+    confirmed: Confirmed | None
+    verdict: str
+    model: ModelRecord
+    data: DataRecord
+    files: list[FileRecord]
+    versions: dict[str, str]
+    workers: int | None
+    steps: Annotated[list[LossRecord], Field(min_length=1)]
+    tolerance: Annotated[float, Field(gt=0, lt=1)]
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: int) -> int:
+        if value != FORMAT:
+            raise ValueError(f"is a bundle of format {value}; this version of dft-search reads format {FORMAT}")
+        return value
+
+
+class Bundle(Options):
+    """All of ``bundle.yaml``. Any verb that takes a file with a ``recipe`` section takes it too.
+
+    ``checksum`` holds 16 hex digits over the rest: it tells an edited bundle from the one that was written.
+    """
+
+    bundle: Provenance
+    recipe: Recipe
+    checksum: str
+
+
+def bundle_file(path: str | Path) -> Path:
+    """``bundle.yaml`` of a bundle that is given as its folder or as the file.
+
+    Raises:
+        RequestError: there is none.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    if not given.exists():
+        raise RequestError(Problem("no such bundle", file=str(path), expected="a folder that `export` wrote"))
+    if not (given / FILE).is_file():
+        raise RequestError(Problem(f"holds no {FILE}", file=str(path), expected="a folder that `export` wrote"))
+    return given / FILE
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read and check a bundle.
+
+    Raises:
+        RequestError: it is not there, or with every mistake in it.
+    """
+    return build(Bundle, _document(path))
+
+
+def is_unchanged(path: str | Path) -> bool:
+    """Whether the bundle says what it said when it was written; layout and comments may differ."""
+    data = _document(path).data
+    return data.get("checksum") == checksum(data)
+
+
+def checksum(data: dict[str, Any]) -> str:
+    """16 hex digits over the plain values of a bundle."""
+    rest = {key: value for key, value in data.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def _document(path: str | Path) -> Document:
+    document = load_document(bundle_file(path))
+    if "bundle" not in document.data:
+        expected = "a bundle, as `export` writes it"
+        raise RequestError(Problem("has no section 'bundle'", file=document.name, expected=expected))
+    return document

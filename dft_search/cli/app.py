@@ -1,0 +1,70 @@
+"""The ``dft-search`` command: all verbs, in the order of a user's way through them.
+
+Every verb imports what it needs when it runs, so that help loads neither torch nor Ray.
+"""
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from dft_search.cli import (
+    data,
+    export,
+    init,
+    plan,
+    report,
+    resume,
+    schema,
+    search,
+    status,
+    stop,
+    submit,
+    train,
+    verify,
+)
+from dft_search.cli.errors import WRONG_REQUEST, Verbs, interrupt_on_sigterm
+
+app = typer.Typer(
+    name="dft-search",
+    cls=Verbs,
+    help="Finds where and how to supervise inside a language model: studies of deep supervision fine-tuning.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    invoke_without_command=True,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("dft-search"))
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Finds where and how to supervise inside a language model: studies of deep supervision fine-tuning.
+
+    Exit codes: 0 done; 1 nothing completed, or the infrastructure failed; 2 the request was wrong; 3 interrupted, can
+    be resumed.
+    """
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit(WRONG_REQUEST)
+
+
+for verb in (init, plan, search, submit, status, stop, resume, report, export, verify, train, schema):
+    app.command(verb.__name__.rpartition(".")[2])(verb.run)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    interrupt_on_sigterm()
+    app()

@@ -1,0 +1,55 @@
+"""``plan``: validates a study and says what it would take. Changes nothing."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dft_search.cli.errors import say
+from dft_search.cli.options import AsJson, Overrides, StudyFile, study_file
+from dft_search.cli.output import console, number, only_documents, print_json, table
+from dft_search.config import Problem
+
+
+def run(
+    file: StudyFile,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no cluster: validate, and plan for this machine.")] = (
+        False
+    ),
+    as_json: AsJson = False,
+    overrides: Overrides = None,
+) -> int:
+    """Validate a study and say what it would take.
+
+    Shows slots, steps, GPU-hours and first suggestions. Changes nothing. Exit code 2 when the study is not valid, 1
+    when it is valid but does not fit.
+
+    Example: dft-search plan quickstart --offline
+    """
+    path = study_file(file)
+    from dft_search.search.planning import plan
+
+    with only_documents(as_json):
+        result = plan(path, offline=offline, overrides=overrides or [])
+    if as_json:
+        print_json(result)
+    else:
+        for problem in result["problems"]:
+            say(str(Problem(**problem)))
+        if result["valid"]:
+            _show(result, console())
+    if not result["valid"]:
+        return 2
+    return 0 if result["fits"] else 1
+
+
+def _show(result: dict[str, Any], out: Console) -> None:
+    out.print("The study is valid, " + ("and fits." if result["fits"] else "but does not fit."))
+    for key in ("slots", "steps", "gpu_hours"):
+        value = result.get(key)
+        out.print(f"  {key.replace('_', ' ')}: {number(value) if isinstance(value, float) else value}")
+    points = result.get("first_points") or []
+    if points:
+        keys = sorted({key for point in points for key in point})
+        rows = ([number(p[key]) if isinstance(p.get(key), float) else p.get(key) for key in keys] for p in points)
+        out.print(table("First suggestions", keys, rows))

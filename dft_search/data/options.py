@@ -1,0 +1,82 @@
+"""Options of the training data: which files, which columns, which template, how long."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dft_search.config import Options, expand_path, is_portable
+
+FieldName = Literal[
+    "id", "en_instruction", "en_input", "en_output", "tgt_instruction", "tgt_input", "tgt_output", "text"
+]
+Name = Annotated[str, Field(min_length=1)]
+FILE_TYPES = (".json", ".jsonl", ".ndjson", ".parquet", ".txt")
+
+
+class FileJoin(Options):
+    """Two files of one language each, in the Alpaca layout: ``instruction``, ``input``, ``output`` and maybe ``id``."""
+
+    english: Name
+    target: Name
+    join: Literal["id", "index"] = "index"
+
+
+class HubSet(Options):
+    """A data set of the Hugging Face hub, or a local folder that the ``datasets`` library can load."""
+
+    hub: Name
+    config: Name | None = None
+    split: Name = "train"
+    revision: Name | None = None
+
+
+class TrainOptions(Options):
+    """Where the rows come from.
+
+    Attributes:
+        files: paths (``.json``, ``.jsonl``, ``.parquet``, ``.txt`` for method ``lm``, or a folder that ``datasets`` can
+            load), joins of two files, or hub data sets. A text that is no path and looks like ``org/name`` names a hub
+            data set.
+        fields: our name of a field -> column of the files. A field that is not named here has the column of the same
+            name, in a join the same name without ``en_`` or ``tgt_``.
+    """
+
+    files: Annotated[list[Name | FileJoin | HubSet], Field(min_length=1)]
+    fields: dict[FieldName, Name] | None = None
+
+
+class DataOptions(Options):
+    """The ``data`` section of a recipe. ``max_length`` counts the tokens of prompt and answer together."""
+
+    train: TrainOptions
+    template: Literal["alpaca"] = "alpaca"
+    max_length: Annotated[int, Field(ge=1)] = 512
+    target_language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*$")]
+
+
+def looks_like_hub_name(text: str) -> bool:
+    """Whether a text could name a hub data set (``org/name``) and not a file."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None and not text.lower().endswith(FILE_TYPES)
+
+
+def anchor_files(options: TrainOptions, base: Path) -> TrainOptions:
+    """The same options with relative paths joined to ``base``, for a process that works in another folder.
+
+    Portable paths (``${VAR}/...``, ``package:...``, URLs) and hub names stay as they are.
+    """
+
+    def anchored(text: str) -> str:
+        return text if is_portable(text) else expand_path(text, base)
+
+    def entry(given: str | FileJoin | HubSet) -> str | FileJoin | HubSet:
+        if isinstance(given, FileJoin):
+            return given.model_copy(update={"english": anchored(given.english), "target": anchored(given.target)})
+        name = given.hub if isinstance(given, HubSet) else given
+        path = anchored(name)
+        if looks_like_hub_name(name) and not Path(path).exists():
+            return given
+        return given.model_copy(update={"hub": path}) if isinstance(given, HubSet) else path
+
+    return options.model_copy(update={"files": [entry(given) for given in options.files]})

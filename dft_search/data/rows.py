@@ -1,0 +1,163 @@
+"""Rows of the training data: read, joined, checked, those that cannot be used dropped and counted."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from dft_search.config import Problem, RequestError, expand_path
+from dft_search.data.files import Table, open_file
+from dft_search.data.hub import open_hub
+from dft_search.data.join import by_id, by_index
+from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_hub_name
+from dft_search.data.reader import KEY, Reader
+from dft_search.data.template import render_prompt
+
+SIDES = {"dft": ("en", "tgt"), "tft": ("tgt",), "sft": ("en",), "lm": ("en",)}  # by method: the languages it reads
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One parallel instruction; a side that the method does not read is empty, ``text`` is set for ``lm`` alone."""
+
+    id: str
+    en_instruction: str = ""
+    en_input: str = ""
+    en_output: str = ""
+    tgt_instruction: str = ""
+    tgt_input: str = ""
+    tgt_output: str = ""
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Usable rows in file order.
+
+    Attributes:
+        rows: the rows.
+        dropped: reason -> number of rows that cannot be used, such as ``empty_tgt_output`` or ``no_en_row``.
+        fingerprint: 16 hex digits over content and order of the rows.
+    """
+
+    rows: list[Row]
+    dropped: dict[str, int]
+    fingerprint: str
+
+
+def read_rows(options: TrainOptions, *, method: str) -> Rows:
+    """Read all files of a recipe.
+
+    ``sft`` reads the English side alone, ``tft`` the target side, ``dft`` both; a row whose instruction or output is
+    empty on a side that is read is dropped and counted. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a
+    line), or the English prompt and answer where the file has no such column. Text is kept as it is; ``null`` counts as
+    empty.
+
+    Args:
+        options: files and columns.
+        method: ``dft``, ``tft``, ``sft`` or ``lm`` (of a canonical objective: ``dft`` without supervision is ``tft``).
+
+    Raises:
+        RequestError: a file, column or value is wrong, or no row is left.
+    """
+    sides = SIDES[method]
+    fields = {str(name): column for name, column in (options.fields or {}).items()}
+    rows: list[Row] = []
+    dropped: Counter[str] = Counter()
+    for index, entry in enumerate(options.files):
+        for row in _read_entry(entry, f"{KEY}.files[{index}]", fields, method):
+            reason = row if isinstance(row, str) else _unusable(row, sides)
+            if reason is not None:
+                dropped[reason] += 1
+            elif isinstance(row, Row):
+                rows.append(row)
+    if not rows:
+        counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
+        message = "no usable row" + (f"; dropped: {counts}" if counts else "")
+        raise RequestError(Problem(message, key=f"{KEY}.files", expected=f"rows that method {method} can read"))
+    return Rows(rows, dict(dropped), fingerprint(rows))
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """16 hex digits over every field of every row, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for value in astuple(row):
+            data = b"" if value is None else value.encode("utf-8")
+            digest.update(b"%d:" % (-1 if value is None else len(data)) + data)
+    return digest.hexdigest()[:16]
+
+
+def _unusable(row: Row, sides: Sequence[str]) -> str | None:
+    """Why a row cannot be used, or None."""
+    if row.text is not None:
+        return None if row.text.strip() else "empty_text"
+    for side in sides:
+        for part in ("instruction", "output"):
+            if not getattr(row, f"{side}_{part}").strip():
+                return f"empty_{side}_{part}"
+    return None
+
+
+def _read_entry(
+    entry: str | FileJoin | HubSet, key: str, fields: Mapping[str, str], method: str
+) -> Iterator[Row | str]:
+    """Rows of one entry of ``files``; a text stands for a row that has no partner on a side that is read."""
+    sides = SIDES[method]
+    if isinstance(entry, FileJoin):
+        joined = _read_join(entry, key, fields, sides)
+        yield from (_as_text(row) if method == "lm" and isinstance(row, Row) else row for row in joined)
+        return
+    wanted = [fields.get(name, name) for name in ("id", "text", *(n for s in sides for n in _names(s)))]
+    table = _open(entry, key, wanted)
+    if method == "lm" and (fields.get("text", "text") in table.columns or "text" in fields):
+        reader = Reader(table, fields, {"text": "text"})
+        yield from (Row(id=identity, text=values["text"]) for identity, _, _, values in reader)
+        return
+    if table.columns == ("text",):
+        expected = "rows with " + ", ".join(name for side in sides for name in _names(side)) + "; or method lm"
+        raise RequestError(
+            Problem(f"plain text is nothing for method {method}", file=table.name, key=key, expected=expected)
+        )
+    reader = Reader(table, fields, {name: name for side in sides for name in _names(side)})
+    for identity, _, _, values in reader:
+        row = Row(id=identity, **values)
+        yield _as_text(row) if method == "lm" else row
+
+
+def _open(entry: str | HubSet, key: str, columns: Sequence[str]) -> Table:
+    if isinstance(entry, HubSet):
+        return open_hub(entry, key=key, columns=columns)
+    path = expand_path(entry)
+    if Path(path).is_dir() or (not Path(path).exists() and looks_like_hub_name(entry)):
+        return open_hub(HubSet(hub=entry), key=key, columns=columns)
+    return open_file(path, key=key, columns=columns)
+
+
+def _as_text(row: Row) -> Row:
+    """English prompt and answer as plain text; a row that lacks one of them stays as it is, to be dropped."""
+    if _unusable(row, ("en",)) is not None:
+        return row
+    return Row(id=row.id, text=render_prompt(row.en_instruction, row.en_input).text + row.en_output)
+
+
+def _names(side: str) -> tuple[str, ...]:
+    return tuple(f"{side}_{part}" for part in ("instruction", "input", "output"))
+
+
+def _read_join(entry: FileJoin, key: str, fields: Mapping[str, str], sides: Sequence[str]) -> Iterator[Row | str]:
+    readers = []
+    for side, path in (("en", entry.english), ("tgt", entry.target)):
+        defaults = {name: name.partition("_")[2] for name in _names(side)}
+        wanted = [fields.get("id", "id"), *(fields.get(name, defaults[name]) for name in _names(side))]
+        option = f"{key}.{'english' if side == 'en' else 'target'}"
+        table = open_file(expand_path(path), key=option, columns=wanted)
+        readers.append(Reader(table, fields, defaults))
+    english, target = readers
+    joined = by_id if entry.join == "id" else by_index
+    for identity, en_values, tgt_values in joined(english, target, key):
+        found = {"en": en_values, "tgt": tgt_values}
+        missing = [side for side in sides if found[side] is None]
+        used = {name: text for side in sides for name, text in (found[side] or {}).items()}
+        yield f"no_{missing[0]}_row" if missing else Row(id=identity, **used)

@@ -1,0 +1,94 @@
+"""Which tasks a recipe's scoring section asks for, and what is wrong with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dft_search.config import Problem, RequestError, dotted, nearest
+from dft_search.evaluation.options import DEV_PARTS, Part, ScoringOptions, TaskChoice
+from dft_search.evaluation.tasks import Task, load_task, suites
+
+_SECTION = ("recipe", "scoring")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A task and how many of its items are used (None: all)."""
+
+    task: Task
+    limit: int | None
+
+
+def chosen_tasks(options: ScoringOptions, part: Part) -> list[Chosen]:
+    """Tasks to score on a part; on test, those named for it and the dev tasks that the score needs.
+
+    Raises:
+        RequestError: a task or suite is unknown, or chosen twice.
+    """
+    dev, problems = _resolve(options.dev, "dev")
+    if part in DEV_PARTS:
+        chosen = dev
+    else:
+        chosen, more = _resolve(options.test, "test")
+        problems = problems + more
+        here = {one.task.name for one in chosen}
+        needed = [one for one in dev if one.task.name not in here and set(one.task.metrics) & set(options.score.mean)]
+        chosen = chosen + [Chosen(one.task, None) for one in needed]
+    if problems:
+        raise RequestError(problems)
+    return chosen
+
+
+def score_names(options: ScoringOptions) -> list[str]:
+    """Names of the scores that dev reports carry: ``score``, ``TASK`` and ``TASK.METRIC``. Raises RequestError."""
+    return ["score", *(name for one in chosen_tasks(options, "steer") for name in one.task.metrics)]
+
+
+def check_scoring(options: ScoringOptions) -> list[Problem]:
+    """Everything that is wrong with a scoring section; reads the task files and their data."""
+    dev, problems = _resolve(options.dev, "dev")
+    test, more = _resolve(options.test, "test")
+    problems += more
+    if not problems:
+        known = [name for one in dev for name in one.task.metrics]
+        for index, name in enumerate(options.score.mean):
+            if name not in known:
+                key = dotted((*_SECTION, "score", "mean", index))
+                expected = "one of " + ", ".join(known)
+                message = f"'{name}' is not a metric of the dev tasks"
+                problems.append(Problem(message, key=key, expected=expected, nearest=nearest(name, known)))
+    if not problems:
+        test = chosen_tasks(options, "test")
+    needed: list[tuple[Chosen, Part]] = [(one, part) for one in dev for part in DEV_PARTS]
+    needed += [(one, "test") for one in test]
+    for one, part in needed:
+        try:
+            one.task.items(part, one.limit)
+        except RequestError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return problems
+
+
+def _resolve(choices: Sequence[TaskChoice], section: str) -> tuple[list[Chosen], list[Problem]]:
+    """Tasks of a list of choices, and what is wrong with the list."""
+    chosen: dict[str, Chosen] = {}
+    problems: list[Problem] = []
+    for index, choice in enumerate(choices):
+        if choice.suite is not None and choice.suite not in suites():
+            key = dotted((*_SECTION, section, index, "suite"))
+            near, expected = nearest(choice.suite, suites()), "one of " + ", ".join(suites())
+            problems.append(Problem(f"unknown suite '{choice.suite}'", key=key, expected=expected, nearest=near))
+            continue
+        key = dotted((*_SECTION, section, index, "task" if choice.suite is None else "suite"))
+        for name in suites()[choice.suite] if choice.suite is not None else [str(choice.task)]:
+            try:
+                task = load_task(name)
+            except RequestError as error:
+                problems += [
+                    Problem(p.message, p.file, p.line, p.key if p.file else key, p.expected, p.nearest)
+                    for p in error.problems
+                ]
+                continue
+            if task.name in chosen:
+                problems.append(Problem(f"task '{task.name}' is chosen twice", key=key))
+            chosen[task.name] = Chosen(task, choice.limit)
+    return list(chosen.values()), problems

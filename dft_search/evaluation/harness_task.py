@@ -1,0 +1,70 @@
+"""Our tasks as tasks of lm-evaluation-harness, with items in memory and our metrics beside its own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+
+from dft_search.evaluation.items import Item
+from dft_search.evaluation.metrics import answer_metrics, margin
+from dft_search.evaluation.taskfile import TaskFile
+
+_HARNESS_METRICS = ("acc", "acc_norm")
+
+
+class HarnessTask(ConfigurableTask):
+    """A task over rendered items. Nothing is downloaded, and the harness renders no template of a task file."""
+
+    def __init__(self, options: TaskFile, items: Sequence[Item]):
+        """Build the task from its file and at least one item."""
+        self._docs: list[dict[str, Any]] = [
+            {"id": item.id, "text": item.text, "choices": list(item.choices), "answer": item.answer} for item in items
+        ]
+        if options.harness.output_type == "loglikelihood":
+            for doc in self._docs:
+                doc["target"] = doc["choices"][0]
+            kind: dict[str, Any] = {"doc_to_target": "target"}
+        else:
+            kind = {"doc_to_choice": "choices", "doc_to_target": "answer"}
+        metrics = [name for name in (options.metric, *options.metrics) if name in _HARNESS_METRICS] or ["acc"]
+        super().__init__(
+            config={
+                "task": options.task,
+                "output_type": options.harness.output_type,
+                "test_split": "test",
+                "doc_to_text": "text",
+                "target_delimiter": options.harness.target_delimiter,
+                "num_fewshot": 0,
+                "metric_list": [{"metric": n, "aggregation": "mean", "higher_is_better": True} for n in metrics],
+                "metadata": {"version": options.version},
+                **kind,
+            }
+        )
+
+    def download(self, *_: Any, **__: Any) -> None:
+        """The items are here already."""
+        self.dataset = {"test": Dataset.from_list(self._docs)}
+
+    def process_results(self, doc: dict[str, Any], results: Sequence[Any]) -> dict[str, float]:
+        """Metrics of one item.
+
+        Args:
+            doc: the item.
+            results: a ``Likelihood`` for each of its requests; for multiple choice, pairs (log-likelihood, greedy) do.
+        """
+        if self.OUTPUT_TYPE == "loglikelihood":
+            return answer_metrics(results[0], len(doc["target"]))
+        values = super().process_results(doc, results)
+        return {**values, "margin": margin([value for value, _ in results], doc["answer"])}
+
+
+def build_requests(task: HarnessTask) -> list[list[Instance]]:
+    """Requests of every item, in order: one for each choice, or one for the answer."""
+    requests = []
+    for index, doc in enumerate(task.eval_docs):
+        context = task.fewshot_context(doc, num_fewshot=0)
+        built = task.construct_requests(doc=doc, ctx=context, metadata=(task.config.task, index, 1))
+        requests.append(built if isinstance(built, list) else [built])
+    return requests

@@ -1,0 +1,1 @@
+"""Ray: connection, planner, slots and their worker groups, jobs."""

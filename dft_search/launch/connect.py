@@ -1,0 +1,79 @@
+"""Joining a Ray cluster, or starting one for this process."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dft_search.config import InfrastructureError
+
+ADDRESS = "RAY_ADDRESS"
+EXTRA_CPUS = 1  # logical CPUs beside the real ones: drivers of trials only wait
+
+
+@contextmanager
+def connected() -> Iterator[bool]:
+    """Be connected to Ray: to the cluster of ``RAY_ADDRESS`` when it is set (a Ray job has it), else to one of our own.
+
+    Yields:
+        whether the cluster is ours; ours ends with the block.
+
+    Raises:
+        InfrastructureError: the address does not answer or refuses the token.
+    """
+    # Ray's workers inherit these; Tune and Train have no other way to be told
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    import ray
+
+    joined = ray.is_initialized()
+    ours = not joined and not os.environ.get(ADDRESS)
+    try:
+        if ours:
+            # a dashboard of our own would open a port for nothing
+            ray.init(
+                address="local",
+                num_cpus=(os.cpu_count() or 1) + EXTRA_CPUS,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+            )
+        elif not joined:
+            ray.init(address=os.environ[ADDRESS], log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "auth" in str(error).lower() or "401" in str(error):
+            reason = "the cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        where = "a local Ray" if ours else f"the Ray cluster at {os.environ[ADDRESS]}"
+        raise InfrastructureError(f"cannot connect to {where}: {reason}") from error
+    try:
+        yield ours
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """Total resources of every living node of the connected cluster, the drivers' share taken off."""
+    import ray
+
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return without_drivers(nodes)
+
+
+def without_drivers(nodes: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Leave one logical CPU, of the node that has most, to the drivers of trials."""
+    if nodes:
+        largest = max(nodes, key=lambda node: node.get("CPU", 0))
+        largest["CPU"] = largest.get("CPU", 0) - EXTRA_CPUS
+    return nodes
+
+
+def this_machine() -> list[dict[str, float]]:
+    """What a Ray of our own would offer here, without starting one."""
+    import torch
+
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]

@@ -1,0 +1,150 @@
+"""The desk hands out the slots of a study, one trial at a time each, and replaces those that are used up."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from dft_search.launch.slot import Slot, SlotSpec
+
+# the thread that runs Ray Train blocks in its own thread, which Ray takes for a blocked event loop
+_QUIET = {"env_vars": {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}}
+
+
+class Desk:
+    """Actor that owns a study's slots.
+
+    Args:
+        spec: shape of every slot.
+        count: how many there are.
+        cold: a slot lives for one trial only.
+    """
+
+    def __init__(self, spec: SlotSpec, count: int, cold: bool):
+        self.spec, self.cold = spec, cold
+        self.changed = asyncio.Condition()
+        self.slots: list[Any] = [None] * count
+        self.free = set(range(count))
+        self.opened = 0
+        self.stopping = False
+
+    async def open(self) -> None:
+        """Start all slots; their workers come up side by side."""
+        for index in range(len(self.slots)):
+            await self._fresh(index)
+
+    async def _fresh(self, index: int) -> None:
+        self.opened += 1
+        name = f"{index}-{self.opened}"
+        # every rank may wait in two calls at once, the driver in one, and tables ask now and then
+        options = {"num_cpus": 0, "max_concurrency": 4 * self.spec.workers + 16, "runtime_env": _QUIET}
+        self.slots[index] = ray.remote(Slot).options(**options).remote(self.spec, name)
+        await self.slots[index].start.remote()
+
+    async def lease(self) -> tuple[int, Any] | None:
+        """Wait for a free slot: (its index, the slot's actor); None once the study stops."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.stopping or self.free)
+            if self.stopping:
+                return None
+            index = min(self.free)
+            self.free.remove(index)
+        if self.slots[index] is None or (await self.slots[index].state.remote())["dead"] is not None:
+            await self._fresh(index)
+        return index, self.slots[index]
+
+    async def release(self, index: int) -> None:
+        """Give a slot back; a cold one ends here."""
+        if self.cold and self.slots[index] is not None:
+            slot, self.slots[index] = self.slots[index], None
+            await slot.close.remote()
+        async with self.changed:
+            self.free.add(index)
+            self.changed.notify_all()
+
+    async def request_stop(self) -> None:
+        """Ask all running jobs to end as interrupted, and hand out nothing more."""
+        async with self.changed:
+            self.stopping = True
+            self.changed.notify_all()
+        await asyncio.gather(*(slot.request_stop.remote() for slot in self.slots if slot is not None))
+
+    async def states(self) -> Sequence[dict[str, Any]]:
+        """State of every slot, for tables."""
+        return await asyncio.gather(*(slot.state.remote() for slot in self.slots if slot is not None))
+
+    async def close(self) -> None:
+        """End all slots in order, so that workers leave instead of being killed."""
+        open_slots = [slot for slot in self.slots if slot is not None]
+        self.slots = [None] * len(self.slots)
+        await asyncio.gather(*(slot.close.remote() for slot in open_slots))
+
+
+def open_desk(spec: SlotSpec, count: int, *, cold: bool) -> Any:
+    """A Desk actor with its slots started. It lives as long as the process that opened it."""
+    desk = ray.remote(Desk).options(num_cpus=0, max_concurrency=64 + 4 * count).remote(spec, count, cold)
+    ray.get(desk.open.remote())
+    return desk
+
+
+class JobClient:
+    """Drives one job through its rungs: used by Tune's trials and by confirmation alike.
+
+    Args:
+        desk: the desk's actor handle.
+    """
+
+    def __init__(self, desk: Any):
+        self.desk = desk
+        self.index: int | None = None
+        self.slot: Any = None
+        self.number = 0
+        self.read = 0
+        self.answer: float | None = None  # fraction of the report that waits for a decision
+
+    def start(self, job: Any) -> bool:
+        """Lease a slot and submit; False when the study stops before there is one."""
+        leased = ray.get(self.desk.lease.remote())
+        if leased is None:
+            return False
+        self.index, self.slot = leased
+        self.number, self.read, self.answer = ray.get(self.slot.submit.remote(job)), 0, None
+        return True
+
+    def advance(self) -> Any:
+        """Let the job go on to its next report (a ``JobReport``). After the one that carries the end, the slot is free.
+
+        The last rung's report and the end of the job come as one.
+        """
+        if self.answer is not None:
+            ray.get(self.slot.decide.remote(self.number, self.answer, "go_on"))
+            self.answer = None
+        report = self._next()
+        if report.end is None and report.report["fraction"] >= 1:
+            report.end = self._next().end
+        if report.end is not None:
+            self._leave()
+        else:
+            self.answer = report.report["fraction"]
+        return report
+
+    def stop(self) -> None:
+        """Tell the job that it is stopped here (pruned), wait until it has ended, and free the slot."""
+        if self.slot is None:
+            return
+        if self.answer is not None:
+            ray.get(self.slot.decide.remote(self.number, self.answer, "stop"))
+            self.answer = None
+        while self._next().end is None:
+            continue
+        self._leave()
+
+    def _next(self) -> Any:
+        report = ray.get(self.slot.next_report.remote(self.number, self.read))
+        self.read += 1
+        return report
+
+    def _leave(self) -> None:
+        ray.get(self.desk.release.remote(self.index))
+        self.slot = None

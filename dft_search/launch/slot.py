@@ -1,0 +1,255 @@
+"""A slot: the worker group that runs one trial at a time and outlives its trials.
+
+One actor is the slot. It holds a Ray Train run whose workers ask it for jobs, by RPC from every rank: an idle slot
+waits in no collective, so nothing times out. A driver (a Tune trial, or confirmation) submits a job, reads its reports
+and answers each with a decision. When a worker dies, Ray Train starts the group anew, and the new group goes on with
+the same job from its last checkpoint. When a rank fails on its own (an exception, out of memory), the job ends with that
+outcome and the group is replaced, so that nothing of it reaches the next job.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from dft_search.launch.job import Job, JobEnd, JobReport
+
+MAX_ATTEMPTS = 4  # a job whose workers die this often is at fault itself
+
+
+@dataclass(frozen=True)
+class SlotSpec:
+    """Shape of a slot.
+
+    Attributes:
+        workers: FSDP2 ranks.
+        gpus_per_worker: 0 or 1.
+        cpus_per_worker: logical CPUs, and threads of each rank on a CPU slot.
+        folder: scratch folder of the Ray Train run.
+        loop: what every rank runs; called with {"slot": actor handle}.
+    """
+
+    workers: int
+    gpus_per_worker: int
+    cpus_per_worker: int
+    folder: str
+    loop: Callable[[dict[str, Any]], None]
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """Resources of one worker."""
+        gpu = {"GPU": float(self.gpus_per_worker)} if self.gpus_per_worker else {}
+        return {"CPU": float(self.cpus_per_worker), **gpu}
+
+
+@dataclass
+class _Active:
+    """The job that a slot works on."""
+
+    number: int
+    job: Job
+    reports: list[JobReport] = field(default_factory=list)
+    decisions: dict[float, str] = field(default_factory=dict)  # by fraction of the budget
+    attempts: int = 1
+    step: int = 0
+    total: int = 0
+    end: JobEnd | None = None
+
+
+class Slot:
+    """The actor. Driver side: submit, next_report, decide, state, request_stop, close. The rest is for its workers."""
+
+    def __init__(self, spec: SlotSpec, name: str):
+        self.spec, self.name = spec, name
+        self.changed = asyncio.Condition()
+        self.active: _Active | None = None
+        self.count = 0
+        self.taken: set[tuple[int, int]] = set()  # (generation, rank) pairs that run the active job
+        self.generation, self.present, self.broken = 0, set(), False
+        self.stopping = self.closed = False
+        self.dead: str | None = None
+        self.phases: dict[str, float] = {"start": time.time()}
+        self.pids: dict[int, int] = {}
+        self.thread = threading.Thread(target=self._run, name=f"slot-{name}", daemon=True)
+        self.loop = asyncio.get_event_loop()
+
+    # -------------------------------------------------------------------------------------------- life
+    async def start(self) -> None:
+        """Start the worker group; returns at once."""
+        self.handle = ray.get_runtime_context().current_actor
+        self.thread.start()
+
+    def _run(self) -> None:
+        """Thread: one Ray Train run for the slot's whole life."""
+        spec = self.spec
+        threads = str(spec.cpus_per_worker)
+        trainer = TorchTrainer(
+            spec.loop,
+            train_loop_config={"slot": self.handle},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=spec.workers,
+                use_gpu=spec.gpus_per_worker > 0,
+                resources_per_worker=spec.bundle,
+            ),
+            torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker else "gloo"),
+            run_config=ray.train.RunConfig(
+                name=f"slot-{self.name}-{int(time.time() * 1000)}",
+                storage_path=spec.folder,
+                failure_config=ray.train.FailureConfig(max_failures=-1),
+                worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+            ),
+        )
+        try:
+            trainer.fit()
+            reason = "its workers have left"
+        except ray.train.TrainingFailedError as error:
+            reason = f"{type(error).__name__}: {error}"
+        asyncio.run_coroutine_threadsafe(self._died(reason), self.loop)
+
+    async def _died(self, reason: str) -> None:
+        async with self.changed:
+            self.dead = reason
+            if self.active is not None and self.active.end is None:
+                self._finish(self.active, JobEnd("failed", f"the slot ended: {reason}"))
+            self.changed.notify_all()
+
+    async def close(self) -> None:
+        """Let the workers leave; no job is taken any more."""
+        async with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        await asyncio.get_event_loop().run_in_executor(None, self.thread.join, 30)
+
+    async def request_stop(self) -> None:
+        """Ask the running job to write a checkpoint at its next step and to end as interrupted."""
+        self.stopping = True
+
+    async def state(self) -> dict[str, Any]:
+        """For tables: what is running, at which step, since when the workers are there."""
+        active = self.active
+        running = active is not None and active.end is None
+        return {
+            "trial": active.job.trial if active and running else None,
+            "step": active.step if active and running else 0,
+            "total": active.total if active and running else 0,
+            "workers": len(self.present),
+            "phases": dict(self.phases),
+            "pids": dict(self.pids),
+            "dead": self.dead,
+        }
+
+    # -------------------------------------------------------------------------------------- driver side
+    async def submit(self, job: Job) -> int:
+        """Give the slot its next job; returns the number by which it is spoken of."""
+        async with self.changed:
+            self.count += 1
+            self.active = _Active(self.count, job)
+            self.taken.clear()
+            if self.dead is not None:
+                self._finish(self.active, JobEnd("failed", f"the slot ended: {self.dead}"))
+            self.changed.notify_all()
+            return self.count
+
+    async def next_report(self, number: int, index: int) -> JobReport:
+        """Wait for report ``index`` of a job. The last one carries the end."""
+        async with self.changed:
+            active = self._job(number)
+            await self.changed.wait_for(lambda: len(active.reports) > index)
+            return active.reports[index]
+
+    async def decide(self, number: int, fraction: float, decision: str) -> None:
+        """Answer the report at ``fraction``: ``go_on`` or ``stop``."""
+        async with self.changed:
+            self._job(number).decisions[fraction] = decision
+            self.changed.notify_all()
+
+    def _job(self, number: int) -> _Active:
+        if self.active is None or self.active.number != number:
+            raise ValueError(f"slot {self.name}: job {number} is not the active one")
+        return self.active
+
+    # -------------------------------------------------------------------------------------- worker side
+    async def hello(self, rank: int, pid: int) -> int:
+        """A rank of a new or restarted group reports; returns the number of its generation."""
+        async with self.changed:
+            if rank in self.present or self.broken or self.generation == 0:
+                self._new_generation()
+            self.present.add(rank)
+            self.pids[rank] = pid
+            if len(self.present) == self.spec.workers:
+                self.phases.setdefault("workers", time.time())
+            self.changed.notify_all()
+            return self.generation
+
+    def _new_generation(self) -> None:
+        self.generation += 1
+        self.present, self.broken = set(), False
+        active = self.active
+        if active is not None and active.end is None and self.taken:
+            active.attempts += 1
+            if active.attempts > MAX_ATTEMPTS:
+                self._finish(active, JobEnd("failed", f"its workers died {MAX_ATTEMPTS} times"))
+
+    async def next_job(self, generation: int, rank: int) -> tuple[int, Job] | None:
+        """Wait for a job that this rank has not run yet; None when the slot closes or the group is given up."""
+        async with self.changed:
+
+            def ready() -> bool:
+                if self.closed or generation != self.generation:
+                    return True
+                active = self.active
+                waiting = active is not None and active.end is None and (generation, rank) not in self.taken
+                return waiting and not self.broken
+
+            await self.changed.wait_for(ready)
+            if self.closed or generation != self.generation or self.active is None:
+                return None
+            self.taken.add((generation, rank))
+            return self.active.number, self.active.job
+
+    async def heartbeat(self, number: int, step: int, total: int) -> bool:
+        """Rank 0 tells its step; the answer is whether the job should stop with a checkpoint."""
+        if self.active is not None and self.active.number == number:
+            self.active.step, self.active.total = step, total
+            self.phases.setdefault("first_step", time.time())
+        return self.stopping
+
+    async def report(self, number: int, report: JobReport) -> None:
+        """Rank 0 reports. A rung that was reported before the workers died is not told twice."""
+        async with self.changed:
+            active = self._job(number)
+            told = {known.report["fraction"] for known in active.reports if known.report is not None}
+            if report.report is not None and report.report["fraction"] not in told:
+                active.reports.append(report)
+                self.changed.notify_all()
+
+    async def decision(self, number: int, fraction: float) -> str:
+        """Wait for the answer to the report at ``fraction``; nobody has to answer the last one."""
+        async with self.changed:
+            active = self._job(number)
+            await self.changed.wait_for(lambda: fraction in active.decisions or fraction >= 1 or active.end is not None)
+            return active.decisions.get(fraction, "go_on" if fraction >= 1 else "stop")
+
+    async def finish(self, number: int, end: JobEnd) -> None:
+        """The job is over."""
+        async with self.changed:
+            if self.active is not None and self.active.number == number and self.active.end is None:
+                self._finish(self.active, end)
+            self.changed.notify_all()
+
+    async def give_up(self, generation: int) -> None:
+        """A rank of this generation failed: its group takes no further job, Ray Train replaces it."""
+        async with self.changed:
+            if generation == self.generation:
+                self.broken = True
+            self.changed.notify_all()
+
+    def _finish(self, active: _Active, end: JobEnd) -> None:
+        active.end = end
+        active.reports.append(JobReport(end=end))

@@ -1,0 +1,152 @@
+"""What every rank of a slot runs: take a job, train it, report, take the next; base weights and data stay warm."""
+
+import dataclasses
+import os
+import threading
+import traceback
+from typing import Any
+
+import ray
+import ray.train
+import torch
+
+from dft_search.evaluation.options import ScoringOptions
+from dft_search.evaluation.scorer import Scorer, Scores
+from dft_search.launch.job import Job, JobEnd, JobReport
+from dft_search.models.live import LiveModel
+from dft_search.training.export import save_pretrained
+from dft_search.training.loop import Diverged, Run, run_training
+from dft_search.training.recipe import Recipe
+from dft_search.training.reporter import Decision, Report
+from dft_search.training.session import Session
+from dft_search.training.workspace import Workspace
+
+HEARTBEAT_SECONDS = 0.5
+
+
+def slot_loop(config: dict[str, Any]) -> None:
+    """Entry point of a rank, run by Ray Train. ``config["slot"]`` is the slot's actor handle."""
+    slot = config["slot"]
+    rank = ray.train.get_context().get_world_rank()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    session, workspace = Session.from_environment(), Workspace()
+    generation = ray.get(slot.hello.remote(rank, os.getpid()))
+    while True:
+        work = ray.get(slot.next_job.remote(generation, rank))
+        if work is None:
+            return
+        number, job = work
+        try:
+            end = _run(slot, number, job, session, workspace)
+        except BaseException as error:
+            ray.get(slot.give_up.remote(generation))
+            if not is_lost_peer(error):
+                ray.get(slot.finish.remote(number, end_of(error)))
+            raise
+        if rank == 0:
+            ray.get(slot.finish.remote(number, end))
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether this rank only noticed that another one is gone. Then the other one says why, or was killed.
+
+    Gloo and NCCL raise plain runtime errors, so their words decide.
+    """
+    words = ("gloo", "NCCL", "Connection reset by peer", "Connection closed by peer", "connection closed")
+    return isinstance(error, torch.distributed.DistBackendError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def end_of(error: BaseException) -> JobEnd:
+    """The outcome that an exception of a rank stands for."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return JobEnd("out_of_memory", str(error))
+    return JobEnd("failed", "".join(traceback.format_exception(error)))
+
+
+def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspace) -> JobEnd:
+    recipe = Recipe.model_validate(job.recipe)
+    if recipe.hash != job.recipe_hash:
+        raise RuntimeError(
+            f"{job.name}: this rank resolves the recipe to {recipe.hash}, the driver to {job.recipe_hash}"
+        )
+    run = Run(name=job.name, seed=job.seed, folder=job.folder, rungs=job.rungs)
+    with SlotReporter(slot, number, job, recipe, session) as reporter:
+        try:
+            end = run_training(recipe, run, reporter, session, workspace)
+        except Diverged as error:  # the loss is reduced over ranks, so all of them are here
+            return JobEnd("diverged", str(error))
+        if end.outcome == "completed" and job.keep_model is not None:
+            save_pretrained(workspace.latest.live, job.keep_model)
+    return JobEnd({"completed": "completed", "stopped": "pruned", "interrupted": "interrupted"}[end.outcome])
+
+
+_scorers: dict[str, Scorer] = {}  # prepared requests stay in a warm process
+
+
+def _scorer(options: ScoringOptions | None) -> Scorer | None:
+    """The process's scorer for these options."""
+    if options is None:
+        return None
+    key = options.model_dump_json()
+    if key not in _scorers:
+        _scorers.clear()
+        _scorers[key] = Scorer(options)
+    return _scorers[key]
+
+
+class SlotReporter:
+    """Training's Reporter on a slot: scores with the harness, reports to the slot's actor, waits for its decision."""
+
+    def __init__(self, slot: Any, number: int, job: Job, recipe: Recipe, session: Session):
+        self.slot, self.number, self.job, self.session = slot, number, job, session
+        self.scorer = _scorer(recipe.scoring)
+        self.parts: dict[str, Scores] = {}
+        self.checkpoint_folder: str | None = None
+        self.step = 0
+        self._stop = self._done = False
+
+    def __enter__(self) -> "SlotReporter":
+        if self.session.rank == 0:
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done = True
+
+    def _beat(self) -> None:
+        event = threading.Event()
+        while not self._done:
+            self._stop = ray.get(self.slot.heartbeat.remote(self.number, self.step, 0))
+            event.wait(HEARTBEAT_SECONDS)
+
+    def score(self, live: LiveModel, fraction: float) -> Scores:
+        """Score the job's parts; the first one is what the report carries."""
+        if self.scorer is None or not self.job.parts:
+            return Scores({}, {})
+        self.parts = {part: self.scorer.score(live, part) for part in self.job.parts}
+        return self.parts[self.job.parts[0]]
+
+    def report(self, report: Report) -> Decision:
+        """Rank 0 sends the report; every rank waits for the answer by RPC."""
+        if self.session.rank == 0:
+            parts = {part: _plain(scores) for part, scores in self.parts.items()}
+            message = JobReport(report.to_dict(), parts, checkpoint=self.checkpoint_folder)
+            ray.get(self.slot.report.remote(self.number, message))
+        return Decision(ray.get(self.slot.decision.remote(self.number, report.fraction)))
+
+    def checkpoint(self, step: int, folder: str) -> None:
+        """Remember the newest complete checkpoint for the next report."""
+        self.checkpoint_folder = folder
+
+    def stop_requested(self) -> bool:
+        """Whether the slot asked for a stop at its last heartbeat."""
+        self.step += 1
+        return self._stop
+
+
+def _plain(scores: Scores) -> dict[str, Any]:
+    plain = dataclasses.asdict(scores)
+    return {"scores": plain["values"], "items": plain["items"]}

@@ -1,0 +1,44 @@
+"""The segmented forward pass: every block runs once over the tokens still alive."""
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import Tensor, nn
+
+from dft_search.models.segments import Plan
+from dft_search.models.structure import body
+
+
+def segmented_forward(model: nn.Module, plan: Plan, layers: Collection[int]) -> dict[int, Tensor]:
+    """Run ``plan`` through the blocks, called as transformers calls them.
+
+    Args:
+        model: a causal language model switched by ``enable_segments``, maybe inside an adapter.
+        plan: on the model's device.
+        layers: whose states are wanted, 1..L.
+
+    Returns:
+        For each wanted layer k the residual stream after block k, before the final norm: [tokens alive at k, D].
+        Flat indices of the plan are valid in all of them.
+    """
+    decoder: Any = body(model)
+    states: dict[int, Tensor] = {}
+    hidden = decoder.embed_tokens(plan.ids[None])
+    for phase in plan.phases:
+        hidden = hidden[:, : phase.tokens]
+        positions = plan.positions[None, : phase.tokens]
+        rotary = decoder.rotary_emb(hidden, positions)
+        segments = plan.buckets[: phase.buckets]
+        for number in range(phase.first, phase.last):
+            hidden = decoder.layers[number](
+                hidden,
+                attention_mask=None,
+                position_ids=positions,
+                position_embeddings=rotary,
+                past_key_values=None,
+                use_cache=False,
+                segments=segments,
+            )
+            if number + 1 in layers:
+                states[number + 1] = hidden[0]
+    return states

@@ -1,0 +1,86 @@
+"""The loss for people with a trainer of their own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from dft_search.config import Problem, RequestError, nearest
+from dft_search.data.encode import encode_row, has_bos
+from dft_search.data.rows import SIDES, Row
+from dft_search.models import structure
+from dft_search.objectives.batch import collate
+from dft_search.objectives.check import check_objective
+from dft_search.objectives.module import ObjectiveModule
+from dft_search.objectives.options import Objective
+
+
+@dataclass(frozen=True)
+class Output:
+    """A loss and its parts.
+
+    Attributes:
+        loss: weighted sum of the terms, with gradients.
+        terms: by name, each term's mean over its tokens (or rows), unweighted, with gradients.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+def compute_loss(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, str]], objective: Objective
+) -> Output:
+    """The loss of ``objective`` on ``rows``, in one pass through ``model``.
+
+    Args:
+        model: a supported transformers causal language model, plain or inside a peft adapter. Its attention is switched
+            for good to one that also takes segments; in any other call it computes what it did before.
+        tokenizer: the model's.
+        rows: with en_instruction, en_input, en_output, tgt_instruction, tgt_input, tgt_output (or text, for ``lm``), as
+            far as the method reads them. A row is cut at the model's own longest position.
+        objective: what to minimize.
+
+    Raises:
+        RequestError: an unsupported model, an objective that does not fit it, no row, or a row that cannot be used.
+    """
+    lm = structure.causal_lm(model)
+    layers = lm.config.num_hidden_layers
+    problems = check_objective(objective, layers, "full")
+    if not rows:
+        problems.append(Problem("no rows", expected="at least one row"))
+    if problems:
+        raise RequestError(problems)
+    encoded = [
+        encode_row(
+            _row(row, number, objective),
+            tokenizer,
+            max_length=lm.config.max_position_embeddings,
+            query_text=objective.conversion.text,
+        )
+        for number, row in enumerate(rows)
+    ]
+    batch = collate(encoded, objective, layers, has_bos=has_bos(tokenizer)).to(structure.device_of(model))
+    module = ObjectiveModule(model, objective)
+    values = module.values(batch)
+    terms = {name: value.sum() / max(1, len(value)) for name, value in values.items()}
+    loss = torch.stack([terms[term.name] * term.weight for term in module.terms]).sum()
+    return Output(loss, {name: terms[name] for name in objective.term_names})
+
+
+def _row(row: Mapping[str, str], number: int, objective: Objective) -> Row:
+    """A Row with what the method reads; an input may be absent, everything else must be there."""
+    known = [field.name for field in fields(Row)]
+    for name in row:
+        if name not in known:
+            raise RequestError(Problem(f"row {number}: unknown key '{name}'", nearest=nearest(name, known)))
+    method = objective.canonical()["method"]
+    sides = [] if method == "lm" else SIDES[method]
+    needed = [f"{side}_{part}" for side in sides for part in ("instruction", "output")] or ["text"]
+    for name in needed:
+        if not row.get(name):
+            raise RequestError(Problem(f"row {number}: {name} is missing or empty"))
+    inputs = {f"{side}_input": row.get(f"{side}_input") or "" for side in sides}
+    return Row(id=str(row.get("id", number)), **{name: row[name] for name in needed}, **inputs)

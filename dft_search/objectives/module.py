@@ -1,0 +1,105 @@
+"""The loss as one module: everything between tokens and the scalar happens inside of its forward.
+
+So it can be the root that ``fully_shard`` wraps, with the blocks as inner units: head and norm are whole in here.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dft_search.models import structure
+from dft_search.models.attention import enable_segments
+from dft_search.models.forward import segmented_forward
+from dft_search.models.head import detached_call, token_losses
+from dft_search.objectives.batch import Batch, Pool
+from dft_search.objectives.options import Objective
+from dft_search.objectives.terms import Pooling, Side, StateTerm, TokenTerm
+
+
+class ObjectiveModule(nn.Module):
+    """``objective`` on ``model``.
+
+    Args:
+        model: a supported causal language model, plain or inside a peft adapter. Its attention is switched for good to
+            one that also takes segments; called in any other way it computes what it did before.
+        objective: percentages of layers may stand unresolved.
+
+    Raises:
+        RequestError: the model's family is not supported.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        super().__init__()
+        enable_segments(structure.causal_lm(model).config)
+        structure.head(model)
+        self.model = model
+        self.terms = objective.terms(structure.num_layers(model))
+
+    def forward(self, batch: Batch, denominators: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of one micro-batch.
+
+        Args:
+            batch: on the model's device.
+            denominators: [T] valid labels (or rows) of each term over all ranks and micro-batches of the step.
+
+        Returns:
+            The scalar ``sum_t weight_t * sum_t / denominators_t``, float32 or wider, and the bare sums [T], detached,
+            float64. A term without any label counts as zero.
+        """
+        values = self.values(batch)
+        weights = torch.tensor([term.weight for term in self.terms], dtype=torch.float64)
+        counts = denominators.to("cpu", torch.float64)
+        scale = torch.where(counts > 0, weights / counts, torch.zeros_like(weights)) * (0.0 if batch.empty else 1.0)
+        sums = torch.stack([values[term.name].sum(dtype=torch.float64) for term in self.terms])
+        loss = (sums * scale.to(sums.device)).sum()
+        wide = next(iter(values.values())).dtype
+        return loss.to(wide), sums.detach() * (0.0 if batch.empty else 1.0)
+
+    def values(self, batch: Batch) -> dict[str, Tensor]:
+        """Unweighted losses by term: one for each label [M] of a token term, one for each row [R] of a state term."""
+        layers = {t.layer for t in self.terms if isinstance(t, TokenTerm)}
+        layers |= {side.layer for t in self.terms if isinstance(t, StateTerm) for side in (t.english, t.target)}
+        states = segmented_forward(self.model, batch.plan, layers)
+        found = self._token_values(batch, states)
+        for term in self.terms:
+            if isinstance(term, StateTerm) and not batch.empty:
+                english, target = batch.pools[term.name]
+                a = self._pooled(states, term.english, english, term.pooling)
+                b = self._pooled(states, term.target, target, term.pooling)
+                found[term.name] = 1 - F.cosine_similarity(a, b, -1)
+            elif isinstance(term, StateTerm):
+                found[term.name] = batch.counts.new_zeros(0, device=batch.plan.ids.device)
+        return found
+
+    def _token_values(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
+        """All label states through the head in one call, those of terms that detach it last."""
+        terms = sorted((t for t in self.terms if isinstance(t, TokenTerm)), key=lambda term: term.detach_head)
+        norm, head = structure.final_norm(self.model), structure.head(self.model)
+        rows = []
+        for term in terms:
+            read = states[term.layer][batch.labels[term.name].index]
+            if term.final_norm:
+                read = detached_call(norm, read) if term.detach_head else norm(read)
+            rows.append(read)
+        sizes = [len(read) for read in rows]
+        losses = token_losses(
+            torch.cat(rows),
+            head.weight,
+            torch.cat([batch.labels[term.name].labels for term in terms]),
+            attached=sum(size for size, term in zip(sizes, terms, strict=True) if not term.detach_head),
+            softcap=structure.logit_softcap(self.model),
+        )
+        return {term.name: part for term, part in zip(terms, losses.split(sizes), strict=True)}
+
+    def _pooled(self, states: dict[int, Tensor], side: Side, pool: Pool, pooling: Pooling) -> Tensor:
+        """[R, D] in float32 at least."""
+        read = states[side.layer][pool.index]
+        if side.final_norm:
+            read = structure.final_norm(self.model)(read)
+        read = read.to(torch.promote_types(read.dtype, torch.float32))
+        real = pool.real[..., None]
+        if pooling == "max":
+            pooled = read.masked_fill(~real, float("-inf")).amax(1)
+        else:  # "last" pools one state
+            pooled = (read * real).sum(1) / real.sum(1)
+        return pooled.detach() if side.detach else pooled

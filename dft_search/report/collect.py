@@ -1,0 +1,283 @@
+"""Reads a study's folder into plain views. Tolerant of a running or killed study; never writes."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dft_search.config import Problem, RequestError, load_document, nearest
+
+SEARCHED = ("search", "baseline")  # the phases whose trials are ranked on the leaderboard
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreView:
+    """A score with its standard error over items (None when the metric has none), the number of items, and what blind
+    guessing would give (None where that has no meaning)."""
+
+    value: float
+    stderr: float | None
+    n: int
+    chance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PointView:
+    """One report of a trial: where it stood (share of its rows) and its dev scores there."""
+
+    step: int
+    fraction: float
+    scores: Mapping[str, ScoreView]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialView:
+    """One run of the study, whatever its phase or outcome. `losses` holds (step, value) by term, `total` among them."""
+
+    number: int
+    outcome: str
+    phase: str
+    arm: str | None
+    params: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    seed: int | None
+    recipe_hash: str | None
+    dev: Mapping[str, ScoreView]
+    test: Mapping[str, ScoreView]
+    fraction: float
+    steps: int
+    rows: int
+    tokens: int
+    seconds: float
+    mlflow_run_id: str | None
+    message: str | None
+    points: tuple[PointView, ...]
+    losses: Mapping[str, tuple[tuple[int, float], ...]]
+    items: Mapping[str, list[float]]
+    test_items: Mapping[str, list[float]]
+
+    @property
+    def completed(self) -> bool:
+        """Whether the trial ended with its whole budget spent."""
+        return self.outcome == "completed"
+
+    def layers(self, num_layers: int | None) -> tuple[int | None, int | None]:
+        """Real layers of conversion and thinking; None where the recipe has no such term."""
+        objective = self.recipe.get("objective") or {}
+        if objective.get("method", "dft") != "dft":
+            return None, None
+        conversion, thinking = (_layer(objective.get(name) or {}, num_layers) for name in ("conversion", "thinking"))
+        return conversion, thinking
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    """A study as its folder tells it. `unread` names files that were there but could not be read."""
+
+    folder: Path
+    name: str
+    state: str
+    created: float | None
+    language: str | None
+    model: str | None
+    num_layers: int | None
+    planned: int | None
+    metric: str
+    maximize: bool
+    score_metrics: tuple[str, ...]
+    versions: Mapping[str, str]
+    phase_seconds: Mapping[str, float]
+    data: Mapping[str, Any]
+    mlflow: Mapping[str, Any]
+    trials: tuple[TrialView, ...]
+    confirmation: Mapping[str, Any] | None
+    unread: tuple[str, ...] = field(default=())
+
+    @property
+    def searched(self) -> list[TrialView]:
+        """Trials of the search itself, in the order of their numbers."""
+        return [trial for trial in self.trials if trial.phase in SEARCHED]
+
+    @property
+    def ranked(self) -> list[TrialView]:
+        """Completed trials of the search that have a score, best first."""
+        done = [trial for trial in self.searched if trial.completed and self.metric in trial.dev]
+        return sorted(done, key=lambda trial: (-self.sign * trial.dev[self.metric].value, trial.number))
+
+    @property
+    def sign(self) -> int:
+        """+1 when more of the metric is better, -1 when less is."""
+        return 1 if self.maximize else -1
+
+    def in_points(self, metric: str) -> bool:
+        """Whether a metric is a proportion of right answers: guessing has a level, or all its items are 0 or 1."""
+        if any(metric in trial.dev and trial.dev[metric].chance is not None for trial in self.trials):
+            return True
+        names = self.score_metrics if metric == "score" else (metric,)
+        for trial in self.trials:
+            if names and all(trial.items.get(name) for name in names):
+                return all(value in (0.0, 1.0) for name in names for value in trial.items[name])
+        return False
+
+
+def collect(folder: Path) -> StudyView:
+    """Reads a study's folder.
+
+    Raises:
+        RequestError: there is no such folder, or it holds no study.
+    """
+    _check(folder)
+    unread: list[str] = []
+    about = _read_json(folder / "study.json", unread) or {}
+    settings = load_document(folder / "study.yaml").data if (folder / "study.yaml").is_file() else {}
+    study, recipe = settings.get("study") or {}, settings.get("recipe") or {}
+    direction, metric = _objective(study.get("objective"))
+    score = (recipe.get("scoring") or {}).get("score") or {}
+    homes = sorted((folder / "trials").glob("t*")) if (folder / "trials").is_dir() else []
+    trials = [trial for trial in (_trial(home, recipe, unread) for home in homes) if trial is not None]
+    return StudyView(
+        folder=folder,
+        name=str(about.get("name") or study.get("name") or folder.name),
+        state=str(about.get("state", "running")),
+        created=_number(about.get("created")),
+        language=about.get("language") or (recipe.get("data") or {}).get("target_language"),
+        model=about.get("model") or (recipe.get("model") or {}).get("path"),
+        num_layers=about.get("num_layers"),
+        planned=(about.get("budget") or {}).get("planned"),
+        metric=metric,
+        maximize=direction,
+        score_metrics=tuple(score.get("mean") or ()) if metric == "score" else (metric,),
+        versions=about.get("versions") or {},
+        phase_seconds=about.get("seconds") or {},
+        data=about.get("data") or {},
+        mlflow=about.get("mlflow") or {},
+        trials=tuple(sorted(trials, key=lambda trial: trial.number)),
+        confirmation=_read_json(folder / "confirmation.json", unread),
+        unread=tuple(unread),
+    )
+
+
+def _check(folder: Path) -> None:
+    if not folder.is_dir():
+        others = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        raise RequestError(Problem("no such study", file=str(folder), nearest=nearest(folder.name, others)))
+    if not any((folder / name).is_file() for name in ("study.json", "study.yaml")):
+        expected = "a study's folder, with study.yaml and study.json in it"
+        raise RequestError(Problem("is not a study's folder", file=str(folder), expected=expected))
+
+
+def _objective(objective: Any) -> tuple[bool, str]:
+    for maximize in (True, False):
+        word = "maximize" if maximize else "minimize"
+        if isinstance(objective, Mapping) and objective.get(word):
+            return maximize, str(objective[word])
+    return True, "score"
+
+
+def _trial(home: Path, template: Mapping[str, Any], unread: list[str]) -> TrialView | None:
+    about = _read_json(home / "trial.json", unread)
+    if about is None or "trial" not in about:
+        return None
+    recipe: Mapping[str, Any] = template
+    if (home / "recipe.yaml").is_file():
+        try:
+            document = load_document(home / "recipe.yaml").data
+            recipe = document.get("recipe") or document
+        except RequestError:
+            unread.append(f"{home.name}/recipe.yaml")
+    reports = list(_read_lines(home / "reports.jsonl"))
+    return TrialView(
+        number=int(about["trial"]),
+        outcome=str(about.get("outcome", "running")),
+        phase=str(about.get("phase", "search")),
+        arm=about.get("arm"),
+        params=about.get("params") or {},
+        recipe=recipe,
+        seed=about.get("seed"),
+        recipe_hash=about.get("recipe_hash"),
+        dev=_scores(about.get("dev")),
+        test=_scores(about.get("test")),
+        fraction=_number(about.get("fraction")) or 0.0,
+        steps=int(about.get("steps") or 0),
+        rows=int(about.get("rows") or 0),
+        tokens=int(about.get("tokens") or 0),
+        seconds=_number(about.get("seconds")) or 0.0,
+        mlflow_run_id=about.get("mlflow_run_id"),
+        message=about.get("message"),
+        points=tuple(_points(reports)),
+        losses=_losses(reports),
+        items=_items(_read_json(home / "items.json", unread)),
+        test_items=_items(_read_json(home / "items_test.json", unread)),
+    )
+
+
+def _points(reports: list[dict[str, Any]]) -> Iterator[PointView]:
+    for report in reports:
+        scores, fraction = _scores(report.get("scores")), _number(report.get("fraction"))
+        if scores and fraction is not None:
+            yield PointView(int(report.get("step") or 0), fraction, scores)
+
+
+def _losses(reports: list[dict[str, Any]]) -> dict[str, tuple[tuple[int, float], ...]]:
+    """By term the finite losses by step; a step told twice (after a resume) counts as told last."""
+    curves: dict[str, dict[int, float]] = {}
+    for report in reports:
+        for record in report.get("history") or ():
+            for key, value in (record.get("metrics") or {}).items():
+                finite = _number(value)
+                if key.startswith("loss/") and finite is not None:
+                    curves.setdefault(key.removeprefix("loss/"), {})[int(record["step"])] = finite
+    return {term: tuple(sorted(curve.items())) for term, curve in curves.items()}
+
+
+def _layer(term: Mapping[str, Any], num_layers: int | None) -> int | None:
+    if term.get("supervision", "none") == "none":
+        return None
+    layer = term.get("layer")
+    if isinstance(layer, str) and layer.endswith("%") and num_layers:
+        return max(1, math.floor(float(layer[:-1]) / 100 * num_layers))
+    return layer if isinstance(layer, int) else None
+
+
+def _scores(scores: Any) -> dict[str, ScoreView]:
+    views = {}
+    for name, score in (scores or {}).items():
+        value = _number(score.get("value")) if isinstance(score, Mapping) else None
+        if value is not None:
+            stderr, chance = _number(score.get("stderr")), _number(score.get("chance"))
+            views[name] = ScoreView(value, stderr, int(score.get("n") or 0), chance)
+    return views
+
+
+def _items(items: Any) -> dict[str, list[float]]:
+    return {name: [float(v) for v in values] for name, values in (items or {}).items() if isinstance(values, list)}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None: not-a-number and infinity are no results."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _read_json(path: Path, unread: list[str]) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # cut off by a kill in the middle of a write, or bytes that are not text
+        unread.append(str(Path(path.parent.name) / path.name))
+        return None
+
+
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a JSON-lines file; a last line that a kill cut off is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record

@@ -1,0 +1,196 @@
+"""The report as one JSON document; the page and the terminal show what is in it and nothing else."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from dft_search.report.collect import ScoreView, StudyView, TrialView
+from dft_search.report.importance import parameter_importance
+from dft_search.report.limits import near_chance, unconcluded
+from dft_search.report.verdict import unconfirmed_verdict
+from dft_search.report.wording import Scale, describe_recipe
+
+CURVE_POINTS = 80  # of a loss curve: enough for a small panel, and keeps the page light
+NO_TEST = {"p_value": None, "method": None, "smallest_effect": None}
+
+
+def report_data(view: StudyView) -> dict[str, Any]:
+    """Everything that the report says: `verdict, champion, leaderboard, arms, test, importance, layer_map`, and beside
+    these `study`, `limits` (what could not be concluded), `curves` and `cost`. Scores are in the metric's own unit;
+    `study.points` tells whether they are proportions, which people see as points."""
+    labels = {trial.number: describe_recipe(trial.recipe) for trial in view.trials}
+    scale = Scale(view.in_points(view.metric))
+    confirmation = view.confirmation
+    champion = (confirmation or {}).get("champion") or _leader(view, labels)
+    report: dict[str, Any] = {
+        "verdict": (confirmation or {}).get("verdict") or unconfirmed_verdict(view, scale, labels),
+        "champion": champion,
+        "leaderboard": _leaderboard(view, labels),
+        "arms": (confirmation or {}).get("arms") or {},
+        "test": (confirmation or {}).get("test") or NO_TEST,
+        "importance": parameter_importance(view.folder / "optuna.journal"),
+        "layer_map": _layer_map(view),
+        "study": _study(view, scale),
+        "curves": _curves(view, labels),
+        "cost": _cost(view),
+    }
+    report["near_chance"] = near_chance(view)
+    report["limits"] = unconcluded(view, report)
+    return report
+
+
+def _study(view: StudyView, scale: Scale) -> dict[str, Any]:
+    tasks = sorted({name for trial in view.trials for name in trial.dev} - {view.metric})
+    return {
+        "name": view.name,
+        "state": view.state,
+        "created": view.created,
+        "model": view.model,
+        "language": view.language,
+        "num_layers": view.num_layers,
+        "planned": view.planned,
+        "metric": view.metric,
+        "score_metrics": list(view.score_metrics),
+        "maximize": view.maximize,
+        "points": scale.points,
+        "tasks": {name: {"points": view.in_points(name)} for name in tasks},
+        "data": dict(view.data),
+        "phase_seconds": dict(view.phase_seconds),
+        "versions": dict(view.versions),
+        "mlflow": dict(view.mlflow),
+    }
+
+
+def _leader(view: StudyView, labels: Mapping[int, str]) -> dict[str, Any] | None:
+    """The best trial on dev, in the champion's shape, when nothing was confirmed."""
+    if not view.ranked:
+        return None
+    best = view.ranked[0]
+    score = best.dev[view.metric]
+    return {
+        "trial": best.number,
+        "arm": None,
+        "params": dict(best.params),
+        "label": labels[best.number],
+        "dev": {"mean": score.value, "sd": None, "n": 1, "stderr": score.stderr},
+        "test": None,
+        "seeds": [best.seed] if best.seed is not None else [],
+    }
+
+
+def _leaderboard(view: StudyView, labels: Mapping[int, str]) -> list[dict[str, Any]]:
+    """All trials of the search: the completed ones best first, then the others by how far they came."""
+    ranked = view.ranked
+    first = {trial.number for trial in ranked}
+    others = [trial for trial in view.searched if trial.number not in first]
+    others.sort(key=lambda trial: (-trial.fraction, trial.number))
+    return [
+        _leaderboard_row(view, trial, labels[trial.number], rank + 1 if rank < len(ranked) else None)
+        for rank, trial in enumerate([*ranked, *others])
+    ]
+
+
+def _leaderboard_row(view: StudyView, trial: TrialView, label: str, rank: int | None) -> dict[str, Any]:
+    conversion, thinking = trial.layers(view.num_layers)
+    score = trial.dev.get(view.metric)
+    return {
+        "rank": rank,
+        "trial": trial.number,
+        "label": label,
+        "outcome": trial.outcome,
+        "phase": trial.phase,
+        "params": dict(trial.params),
+        "layers": {"conversion": conversion, "thinking": thinking},
+        "dev": {
+            "score": score.value if score else None,
+            "stderr": score.stderr if score else None,
+            "n": score.n if score else None,
+            "chance": score.chance if score else None,
+            "tasks": {name: _score(task) for name, task in trial.dev.items() if name != view.metric},
+        },
+        "fraction": trial.fraction,
+        "seed": trial.seed,
+        "recipe_hash": trial.recipe_hash,
+        "steps": trial.steps,
+        "rows": trial.rows,
+        "tokens": trial.tokens,
+        "seconds": trial.seconds,
+        "mlflow_run_id": trial.mlflow_run_id,
+        "message": trial.message,
+    }
+
+
+def _score(score: ScoreView) -> dict[str, Any]:
+    return {"value": score.value, "stderr": score.stderr, "n": score.n, "chance": score.chance}
+
+
+def _layer_map(view: StudyView) -> dict[str, Any]:
+    """Completed trials by (conversion layer, thinking layer); None where the recipe has no such term. Trials that did
+    not see all their rows are counted but not scored: their scores belong to another budget."""
+    cells: dict[tuple[int | None, int | None], list[TrialView]] = defaultdict(list)
+    unfinished: dict[tuple[int | None, int | None], int] = defaultdict(int)
+    for trial in view.searched:
+        if trial.completed and view.metric in trial.dev:
+            cells[trial.layers(view.num_layers)].append(trial)
+        else:
+            unfinished[trial.layers(view.num_layers)] += 1
+    entries = []
+    for pair in sorted({*cells, *unfinished}, key=lambda pair: (pair[0] or 0, pair[1] or 0)):
+        values = [trial.dev[view.metric].value for trial in cells.get(pair, [])]
+        entries.append(
+            {
+                "conversion": pair[0],
+                "thinking": pair[1],
+                "best": view.sign * max(view.sign * v for v in values) if values else None,
+                "mean": sum(values) / len(values) if values else None,
+                "n": len(values),
+                "unfinished": unfinished.get(pair, 0),
+                "trials": [trial.number for trial in cells.get(pair, [])],
+            }
+        )
+    return {"num_layers": view.num_layers, "metric": view.metric, "cells": entries}
+
+
+def _curves(view: StudyView, labels: Mapping[int, str]) -> dict[str, Any]:
+    """Learning curves of the search's trials: `dev` by share of the rows seen, `terms` by optimizer step."""
+    terms: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    dev = []
+    for trial in view.searched:
+        about = {"trial": trial.number, "label": labels[trial.number], "outcome": trial.outcome}
+        for term, curve in trial.losses.items():
+            terms[term].append(about | {"points": _thinned([list(point) for point in curve])})
+        points = [[p.fraction, p.scores[view.metric].value] for p in trial.points if view.metric in p.scores]
+        if points:
+            dev.append(about | {"points": points})
+    order = ["generation", "conversion", "thinking"]
+    names = sorted(terms, key=lambda name: (name == "total", order.index(name) if name in order else 9, name))
+    return {"dev": dev, "terms": {name: terms[name] for name in names}}
+
+
+def _thinned(points: list[list[float]]) -> list[list[float]]:
+    """At most about CURVE_POINTS points, each the mean of its neighbors, with the last one kept as it is."""
+    if len(points) <= CURVE_POINTS:
+        return points
+    width = -(-len(points) // CURVE_POINTS)
+    groups = [points[start : start + width] for start in range(0, len(points) - 1, width)]
+    means = [[group[-1][0], sum(value for _, value in group) / len(group)] for group in groups]
+    return [*(point for point in means if point[0] < points[-1][0]), points[-1]]
+
+
+def _cost(view: StudyView) -> list[dict[str, Any]]:
+    """What was spent, by phase and outcome: trials, seconds of training and scoring, rows and tokens seen."""
+    groups: dict[tuple[str, str], list[TrialView]] = defaultdict(list)
+    for trial in view.trials:
+        groups[trial.phase, trial.outcome].append(trial)
+    phases = {"baseline": 0, "search": 1, "confirm": 2, "production": 3}
+    return [
+        {
+            "phase": phase,
+            "outcome": outcome,
+            "trials": len(trials),
+            "seconds": sum(trial.seconds for trial in trials),
+            "rows": sum(trial.rows for trial in trials),
+            "tokens": sum(trial.tokens for trial in trials),
+        }
+        for (phase, outcome), trials in sorted(groups.items(), key=lambda pair: (phases.get(pair[0][0], 9), pair[0][1]))
+    ]

@@ -1,0 +1,130 @@
+"""Figures of the confirmation: every arm's runs on test, and the champion's lead over each arm."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dft_search.report.figures.svg import Axis, Figure, Svg, padded, tick_anchor
+from dft_search.report.wording import Scale, arm_label, plural
+
+WIDTH = 380.0
+ROW = 46.0
+EDGE = 10.0
+
+
+def arm_title(report: Mapping[str, Any], name: str) -> str:
+    """How the report calls an arm: a candidate by its trial of the search, another by what it is."""
+    arm = report["arms"][name]
+    if not arm.get("candidate"):
+        return arm_label(name)
+    return f"{'champion' if _is_champion(report, name) else 'runner-up'} (trial {arm['trial']})"
+
+
+def arms_on_test(report: Mapping[str, Any]) -> Figure | None:
+    """One row an arm: a ring for each seed's test score, a bar at their mean. None without test scores."""
+    scale = Scale(bool(report["test"].get("points")))
+    arms = {name: arm for name, arm in report["arms"].items() if arm["test"]["n"]}
+    if not arms:
+        return None
+    arms = dict(sorted(arms.items(), key=lambda pair: -pair[1]["test"]["mean"]))
+    runs = {name: [run for run in arm["runs"] if run["test"] is not None] for name, arm in arms.items()}
+    axis = Axis(*padded([run["test"] for group in runs.values() for run in group]), EDGE, WIDTH - EDGE)
+    svg = Svg(WIDTH, ROW * len(arms) + 34)
+    for index, (name, arm) in enumerate(arms.items()):
+        top, strong = index * ROW, _is_champion(report, name)
+        color = "accent" if strong else "plain"
+        middle = top + 31
+        svg.text(EDGE, top + 14, arm_title(report, name), "strong" if strong else "")
+        svg.text(WIDTH - EDGE, top + 14, scale.spread(arm["test"]["mean"], arm["test"]["sd"]), "num", "end")
+        svg.line(EDGE, middle, WIDTH - EDGE, middle, "grid")
+        for run in runs[name]:
+            title = f"{arm_title(report, name)}, seed {run['seed']}: {scale.number(run['test'])}"
+            svg.add("circle", title=title, cx=axis(run["test"]), cy=middle, r=4.5, class_=f"ring {color}")
+        mean = axis(arm["test"]["mean"])
+        svg.line(mean, middle - 9, mean, middle + 9, f"mean {color}")
+    _bottom_axis(svg, axis, scale, ROW * len(arms), signed=False)
+    caption = (
+        "Each ring is one run's score on test, with its own seed; the upright bar is the arm's mean, and ± is the "
+        "deviation between seeds. Arms whose rings overlap are not told apart by a mean alone: see the next figure."
+    )
+    head = ("arm", "recipe", "seeds", "dev mean", "dev deviation", "test mean", "test deviation")
+    rows = [
+        (
+            arm_title(report, name),
+            arm["label"],
+            ", ".join(str(seed) for seed in arm["seeds"]),
+            *(scale.number(arm[part][key]) for part in ("dev", "test") for key in ("mean", "sd")),
+        )
+        for name, arm in arms.items()
+    ]
+    summary = "; ".join(f"{arm_title(report, name)} {scale.number(arm['test']['mean'])}" for name, arm in arms.items())
+    return Figure("Test score by arm", svg.render(f"Test score by arm: {summary}"), caption, head, rows)
+
+
+def leads_on_test(report: Mapping[str, Any]) -> Figure | None:
+    """One row an arm: the champion's score minus the arm's, with its 95 % interval. None without comparisons."""
+    scale = Scale(bool(report["test"].get("points")))
+    leads = {
+        name: arm["champion_minus_arm"]
+        for name, arm in report["arms"].items()
+        if (arm.get("champion_minus_arm") or {}).get("interval")
+    }
+    if not leads:
+        return None
+    baseline = report["test"].get("baseline")
+    leads = dict(sorted(leads.items(), key=lambda pair: (pair[0] != baseline, -pair[1]["difference"])))
+    bounds = [bound for lead in leads.values() for bound in lead["interval"]]
+    axis = Axis(*padded([*bounds, 0.0]), EDGE, WIDTH - EDGE)
+    svg = Svg(WIDTH, ROW * len(leads) + 34)
+    svg.line(axis(0.0), 20, axis(0.0), ROW * len(leads) + 4, "zero")
+    for index, (name, lead) in enumerate(leads.items()):
+        top, color = index * ROW, "accent" if name == baseline else "plain"
+        low, high = lead["interval"]
+        weight = "halo strong" if name == baseline else "halo"
+        svg.text(EDGE, top + 14, f"over {arm_title(report, name)}", weight)
+        svg.text(WIDTH - EDGE, top + 14, _lead_text(lead, scale), "num halo", "end")
+        svg.line(axis(low), top + 31, axis(high), top + 31, f"whisker {color}")
+        title = f"champion minus {arm_title(report, name)}: {_lead_text(lead, scale)}"
+        svg.add("circle", title=title, cx=axis(lead["difference"]), cy=top + 31, r=5, class_=f"dot {color}")
+    _bottom_axis(svg, axis, scale, ROW * len(leads), signed=True)
+    crossing = sum(lead["interval"][0] <= 0 <= lead["interval"][1] for lead in leads.values())
+    first = "No baseline was among them."
+    if baseline in leads:
+        first = "The blue row is the one comparison that was fixed beforehand; the others are corrected by Holm."
+    caption = (
+        f"The champion's test score minus each arm's, with its 95 % interval over seeds and items together. "
+        f"A bar that touches the zero line ({crossing} of {len(leads)} here) shows no difference. {first}"
+    )
+    head = ("champion minus", "difference", "95 % interval", "p", "p after Holm", "smallest effect", "seeds", "items")
+    rows = [
+        (
+            arm_title(report, name),
+            scale.signed(lead["difference"]),
+            f"{scale.signed(lead['interval'][0])} to {scale.signed(lead['interval'][1])}",
+            f"{lead['p_value']:.3g}",
+            f"{lead['p_holm']:.3g}" if "p_holm" in lead else "primary",
+            scale.number(lead["smallest_effect"]),
+            str(lead["seeds"]),
+            str(lead["items"]),
+        )
+        for name, lead in leads.items()
+    ]
+    summary = "; ".join(f"over {arm_title(report, name)} {_lead_text(lead, scale)}" for name, lead in leads.items())
+    label = f"Lead of the champion on test over {plural(len(leads), 'arm')}: {summary}"
+    return Figure("The champion's lead", svg.render(label), caption, head, rows)
+
+
+def _is_champion(report: Mapping[str, Any], name: str) -> bool:
+    return (report["champion"] or {}).get("arm") == name
+
+
+def _lead_text(lead: Mapping[str, Any], scale: Scale) -> str:
+    low, high = lead["interval"]
+    return f"{scale.signed(lead['difference'])} ({scale.signed(low)} to {scale.signed(high)})"
+
+
+def _bottom_axis(svg: Svg, axis: Axis, scale: Scale, y: float, *, signed: bool) -> None:
+    svg.line(axis.start, y + 6, axis.stop, y + 6, "axis")
+    for tick in axis.ticks(5):
+        svg.line(axis(tick), y + 6, axis(tick), y + 10, "axis")
+        label = f"+{scale.tick(tick)}" if signed and tick > 0 else scale.tick(tick)
+        svg.text(axis(tick), y + 24, label, "small", tick_anchor(axis, axis(tick)))

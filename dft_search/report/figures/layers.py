@@ -1,0 +1,136 @@
+"""The layer map: where in the network the losses sat, and what dev score came of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dft_search.report.figures.svg import Figure, Svg
+from dft_search.report.wording import MISSING, Scale, plural
+
+WIDTH = 380.0
+LEFT = 44.0
+TOP = 8.0
+SMALLEST = 15.0  # side of a cell in pixels; with more layers the drawing grows wider and scrolls
+LABELED = 26.0  # a cell at least this wide carries its score
+INKS = ((0.62, "in"), (0.8, "between"), (1.01, "on"))  # up to which strength of color a score has which ink
+
+
+def layer_map(report: Mapping[str, Any]) -> Figure | None:
+    """Squares by conversion layer (upwards) and thinking layer (rightwards), stronger where the dev score is better.
+
+    The axes start with "none": a recipe without that term. None when no trial has layers to show.
+    """
+    found, scale = report["layer_map"], Scale(bool(report["study"]["points"]))
+    cells = found["cells"]
+    scored = [cell for cell in cells if cell["best"] is not None]
+    if not scored or not found["num_layers"]:
+        return None
+    sign = 1 if report["study"]["maximize"] else -1
+    depth = found["num_layers"]
+    side = max(SMALLEST, (WIDTH - LEFT - 8) / (depth + 1))
+    extent = side * (depth + 1)
+    svg = Svg(max(WIDTH, LEFT + extent + 8), TOP + extent + 44)
+    for conversion in range(depth + 1):
+        for thinking in range(depth + 1):
+            if conversion == 0 or thinking == 0 or thinking > conversion:
+                x, y = _corner(conversion, thinking, side, depth)
+                svg.add("rect", x=x, y=y, width=side - 2, height=side - 2, rx=2, class_="empty")
+    values = [sign * cell["best"] for cell in scored]
+    low, high = min(values), max(values)
+    for cell in cells:
+        _cell(svg, cell, scale, side, depth, low=low, high=high, sign=sign, report=report)
+    _axes(svg, side, depth, extent)
+
+    best = max(scored, key=lambda cell: sign * cell["best"])
+    repeated = sum(cell["n"] > 1 for cell in scored)
+    again = f"; {plural(repeated, 'pair')} ran more than once" if repeated else ""
+    caption = (
+        f"Each filled square is a pair of layers that at least one completed trial used, stronger where its best dev "
+        f"score is better ({scale.number(sign * low)} to {scale.number(sign * high)}). The best is {_pair(best)}, "
+        f"{scale.number(best['best'])}{again}. "
+        f"A small ring stands for trials that did not see all their rows; empty squares were not tried."
+    )
+    head = ("conversion layer", "thinking layer", "best", "mean", "completed", "not completed", "trials")
+    rows = [
+        (
+            str(cell["conversion"] or "none"),
+            str(cell["thinking"] or "none"),
+            scale.number(cell["best"]),
+            scale.number(cell["mean"]),
+            str(cell["n"]),
+            str(cell["unfinished"]),
+            ", ".join(map(str, cell["trials"])) or MISSING,
+        )
+        for cell in cells
+    ]
+    found_best = f"the best is {_pair(best)} with {scale.number(best['best'])}"
+    label = f"Best dev score by conversion and thinking layer; {found_best}"
+    title = "Best dev score by pair of layers"
+    return Figure(title, svg.render(label, fixed=svg.width > WIDTH), caption, head, rows)
+
+
+def _cell(
+    svg: Svg,
+    cell: Mapping[str, Any],
+    scale: Scale,
+    side: float,
+    depth: int,
+    *,
+    low: float,
+    high: float,
+    sign: int,
+    report: Mapping[str, Any],
+) -> None:
+    x, y = _corner(cell["conversion"] or 0, cell["thinking"] or 0, side, depth)
+    center = (x + side / 2 - 1, y + side / 2 - 1)
+    if cell["best"] is None:
+        title = f"{_pair(cell)}: {plural(cell['unfinished'], 'trial')}, none completed"
+        svg.add("circle", title=title, cx=center[0], cy=center[1], r=min(4.0, side / 5), class_="ring plain")
+        return
+    strength = 0.14 + 0.86 * ((sign * cell["best"] - low) / (high - low) if high > low else 1.0)
+    scores = f"best {scale.number(cell['best'])}, mean {scale.number(cell['mean'])}"
+    title = f"{_pair(cell)}: {scores}, {plural(cell['n'], 'trial')}"
+    champion = (report["champion"] or {}).get("trial") in cell["trials"]
+    svg.add(
+        "rect",
+        title=title,
+        x=x,
+        y=y,
+        width=side - 2,
+        height=side - 2,
+        rx=2,
+        class_="heat chosen" if champion else "heat",
+        fill_opacity=strength,
+    )
+    if side >= LABELED:
+        ink = next(name for limit, name in INKS if strength < limit)
+        svg.text(center[0], center[1] + 4, scale.number(cell["best"]), ink, "middle")
+
+
+def _axes(svg: Svg, side: float, depth: int, extent: float) -> None:
+    every = 1 if side >= LABELED else (4 if depth > 16 else 2)
+    for layer in range(depth + 1):
+        if layer % every and layer != depth:
+            continue
+        x, _ = _corner(0, layer, side, depth)
+        _, y = _corner(layer, 0, side, depth)
+        name = str(layer) if layer else "none"
+        svg.text(x + side / 2 - 1, TOP + extent + 14, name, "small", "middle")
+        svg.text(LEFT - 6, y + side / 2 + 3, name, "small", "end")
+    svg.text(LEFT + extent / 2, TOP + extent + 34, "thinking layer j", "small", "middle")
+    turn = f"rotate(-90 10 {TOP + extent / 2:.1f})"
+    middle = TOP + extent / 2
+    svg.add("text", "conversion layer i", x=10, y=middle, class_="t small", text_anchor="middle", transform=turn)
+
+
+def _corner(conversion: int, thinking: int, side: float, depth: int) -> tuple[float, float]:
+    return LEFT + thinking * side, TOP + (depth - conversion) * side
+
+
+def _pair(cell: Mapping[str, Any]) -> str:
+    if cell["conversion"] is None and cell["thinking"] is None:
+        return "neither term (plain training)"
+    if cell["conversion"] is None:
+        return f"thinking at {cell['thinking']} without conversion"
+    if cell["thinking"] is None:
+        return f"conversion at {cell['conversion']} without thinking"
+    return f"conversion at {cell['conversion']} with thinking at {cell['thinking']}"

@@ -1,0 +1,123 @@
+"""The leaderboard as a sortable HTML table, with each dev score drawn with its error bar."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from dft_search.report.figures.svg import Axis, Svg, padded
+from dft_search.report.wording import MISSING, Scale, compact, duration, setting, short_key
+
+BAR_WIDTH = 120.0
+BAR_HEIGHT = 18.0
+INTERVAL = 1.96  # standard errors on either side of a score: its 95 % interval over items
+
+
+def leaderboard_table(report: Mapping[str, Any]) -> str:
+    """Caption and table; trials that did not complete come last, without a rank."""
+    rows = report["leaderboard"]
+    if not rows:
+        return "<p>No trial has started yet.</p>"
+    study = report["study"]
+    scale = Scale(bool(study["points"]))
+    # A score that is one task's would stand there twice.
+    shown = {name: task for name, task in study["tasks"].items() if study["score_metrics"] != [name]}
+    tasks = {name: Scale(bool(task["points"])) for name, task in shown.items()}
+    keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
+    axis = _axis(rows)
+    unit = " (points)" if study["points"] else ""
+    heads = [
+        ("#", "num"),
+        ("trial", "num"),
+        ("recipe", ""),
+        (f"dev {study['metric']}{unit}", "num"),
+        ("95 % interval", "plot"),
+        ("outcome", ""),
+        ("rows seen", "num"),
+        *((f"{name}{' (points)' if task.points else ''}", "num") for name, task in tasks.items()),
+        *((short_key(key), "num") for key in keys),
+        ("time", "num"),
+        ("tokens", "num"),
+    ]
+    head = "".join(
+        f'<th scope="col" class="{kind}">{escape(name)}</th>'
+        if kind == "plot"
+        else f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>'
+        for name, kind in heads
+    )
+    body = "".join(_row(report, row, scale, tasks, keys, axis) for row in rows)
+    done = sum(row["rank"] is not None for row in rows)
+    caption = (
+        f"{done} of {len(rows)} trials completed and are ranked by their dev score. The bar is the 95 % interval over "
+        f"dev items alone; another seed adds to it. Trials that ended early keep the score they had, in brackets and "
+        f"without a rank. A column's head sorts by it."
+    )
+    return (
+        f'<p class="caption">{escape(caption)}</p>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Leaderboard, scrolls sideways">'
+        f'<table class="sortable board"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _row(
+    report: Mapping[str, Any],
+    row: Mapping[str, Any],
+    scale: Scale,
+    tasks: Mapping[str, Scale],
+    keys: list[str],
+    axis: Axis | None,
+) -> str:
+    dev, ranked = row["dev"], row["rank"] is not None
+    score = scale.spread(dev["score"], dev["stderr"])
+    cells = [
+        _number(row["rank"], str(row["rank"] or "")),
+        _number(row["trial"], str(row["trial"])),
+        f'<th scope="row">{escape(row["label"])}{_message(row)}</th>',
+        _number(dev["score"], score if ranked or dev["score"] is None else f"({score})"),
+        f'<td class="plot">{_bar(row, axis, scale) if ranked and axis else ""}</td>',
+        f'<td class="end {row["outcome"]}">{escape(row["outcome"].replace("_", " "))}</td>',
+        _number(row["fraction"], f"{100 * row['fraction']:.0f} %"),
+    ]
+    for name, task_scale in tasks.items():
+        task = dev["tasks"].get(name)
+        shown = task_scale.spread(task["value"], task["stderr"]) if task else MISSING
+        cells.append(_number(task["value"] if task else None, shown))
+    cells += [_setting(row["params"].get(key, MISSING)) for key in keys]
+    cells += [_number(row["seconds"], duration(row["seconds"])), _number(row["tokens"], compact(row["tokens"]))]
+    champion = report["champion"] and report["champion"]["trial"] == row["trial"]
+    return f"<tr{' class=chosen' if champion else ''}>{''.join(cells)}</tr>"
+
+
+def _message(row: Mapping[str, Any]) -> str:
+    if not row["message"]:
+        return ""
+    first = str(row["message"]).strip().splitlines()[0]
+    return f'<span class="message">{escape(first[:160])}</span>'
+
+
+def _number(value: float | None, text: str) -> str:
+    known = "" if value is None else f' data-value="{value!r}"'
+    return f'<td class="num"{known}>{escape(text)}</td>'
+
+
+def _setting(value: Any) -> str:
+    return _number(value if isinstance(value, (int, float)) and not isinstance(value, bool) else None, setting(value))
+
+
+def _axis(rows: list[dict[str, Any]]) -> Axis | None:
+    """One axis for all error bars, so that they can be compared down the column."""
+    ends = [
+        row["dev"]["score"] + side * INTERVAL * (row["dev"]["stderr"] or 0.0)
+        for row in rows
+        if row["rank"] is not None
+        for side in (-1, 1)
+    ]
+    return Axis(*padded(ends), 4.0, BAR_WIDTH - 4.0) if ends else None
+
+
+def _bar(row: Mapping[str, Any], axis: Axis, scale: Scale) -> str:
+    score, error = row["dev"]["score"], INTERVAL * (row["dev"]["stderr"] or 0.0)
+    svg, middle = Svg(BAR_WIDTH, BAR_HEIGHT), BAR_HEIGHT / 2
+    svg.line(4.0, middle, BAR_WIDTH - 4.0, middle, "grid")
+    svg.line(axis(score - error), middle, axis(score + error), middle, "whisker plain")
+    svg.add("circle", cx=axis(score), cy=middle, r=4, class_="dot accent" if row["rank"] == 1 else "dot plain")
+    return svg.render(f"{scale.number(score - error)} to {scale.number(score + error)}", fixed=True)

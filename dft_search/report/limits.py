@@ -1,0 +1,141 @@
+"""What a study could not conclude, each as one sentence that follows from its numbers."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dft_search.report.collect import ScoreView, StudyView, TrialView
+from dft_search.report.statistics import MIN_SEEDS
+from dft_search.report.wording import Scale, arm_label, listed, plural
+
+CHANCE_ERRORS = 2.0  # a score within so many standard errors of chance says nothing yet
+
+
+def near_chance(view: StudyView) -> list[dict[str, Any]]:
+    """Metrics whose best completed run is not clearly above chance, as `{metric, value, stderr, chance, n}`.
+
+    All runs are looked at with the dev scores they ended with: when even the best of them is within two standard
+    errors of chance, the metric cannot tell recipes apart.
+    """
+    best: dict[str, ScoreView] = {}
+    for trial in view.trials:
+        for metric, score in trial.dev.items() if trial.completed else ():
+            if metric not in best or score.value > best[metric].value:
+                best[metric] = score
+    return [{"metric": metric} | asdict(score) for metric, score in sorted(best.items()) if _near_chance(score)]
+
+
+def _near_chance(score: ScoreView) -> bool:
+    if score.chance is None or score.stderr is None:
+        return False
+    return score.value - score.chance < CHANCE_ERRORS * score.stderr
+
+
+def unconcluded(view: StudyView, report: Mapping[str, Any]) -> list[str]:
+    """The sentences, most important first. Never empty for a study that has an open end."""
+    scale = Scale(bool(report["study"]["points"]))
+    return [
+        *_of_the_test(view, report, scale),
+        *_of_the_controls(report),
+        *_of_the_scores(view, report, scale),
+        *_of_the_trials(view),
+        *_of_the_record(view, report),
+    ]
+
+
+def _of_the_test(view: StudyView, report: Mapping[str, Any], scale: Scale) -> Iterator[str]:
+    test = report["test"]
+    if view.confirmation is None:
+        yield "No recipe was run again with fresh seeds, so nothing here says how it does on test or on another seed."
+        return
+    if test.get("conclusion") is None:
+        yield "No baseline was scored on test beside the champion, so no gain can be claimed."
+        return
+    if test["seeds"] < MIN_SEEDS:
+        yield (
+            f"{plural(test['seeds'], 'seed')} per arm cannot reach p < 0.05 however large the gap is: it takes "
+            f"{MIN_SEEDS} (study.confirm.seeds)."
+        )
+    effect = test.get("smallest_effect")
+    if effect is not None and test["conclusion"] == "no_difference":
+        points = Scale(bool(test.get("points")))
+        yield (
+            f"With this many seeds and items a real gap would have to be about {points.gap(effect)} "
+            f"to be found in 8 of 10 such studies; a smaller one is neither shown nor ruled out."
+        )
+    if test["conclusion"] == "better":
+        yield "The gain holds for this base model, language and set of rows; no other was tried."
+
+
+def _of_the_controls(report: Mapping[str, Any]) -> Iterator[str]:
+    baseline = report["test"].get("baseline")
+    for name, arm in report["arms"].items():
+        secondary = arm.get("champion_minus_arm") or {}
+        if name == baseline or arm.get("candidate") or secondary.get("conclusion") in (None, "better"):
+            continue
+        if secondary["conclusion"] == "worse":
+            yield f"{arm_label(name).capitalize()} did better on test than the champion, which was chosen on dev."
+        else:
+            why = {
+                "thinking_at_top": ", so the depth of the loss is not shown to be what helps",
+                "paper": ", so the search is not shown to have found better layers",
+                "shuffled_english": ", so the content of the English side is not shown to be what helps",
+            }.get(name, "")
+            yield f"The champion is not shown to be better than {arm_label(name)}{why}."
+
+
+def _of_the_scores(view: StudyView, report: Mapping[str, Any], scale: Scale) -> Iterator[str]:
+    for near in report["near_chance"]:
+        shown = Scale(view.in_points(near["metric"]))
+        yield (
+            f"{near['metric']} is near chance: its best run has {shown.spread(near['value'], near['stderr'])} "
+            f"(standard error, {near['n']} items) where guessing gives {shown.number(near['chance'])}. "
+            f"It cannot tell recipes apart here."
+        )
+    ranked = view.ranked
+    if len(ranked) > 1:
+        best = ranked[0].dev[view.metric]
+        error = best.stderr or 0.0
+        level = sum(abs(best.value - trial.dev[view.metric].value) < error for trial in ranked)
+        if level > 1:
+            yield (
+                f"On dev the order of the first {level} trials is not settled: they lie within one standard error "
+                f"({scale.gap(error)}) of the best."
+            )
+        yield (
+            f"Dev scores on the leaderboard are one run each, and the top one is the best of {len(ranked)}: "
+            f"expect it to be lower on another seed."
+        )
+    elif len(ranked) == 1:
+        yield "A single trial completed: there is nothing to compare it with."
+
+
+def _of_the_trials(view: StudyView) -> Iterator[str]:
+    ends = Counter(trial.outcome for trial in view.searched)
+    if ends["pruned"]:
+        yield (
+            f"{plural(ends['pruned'], 'trial')} stopped early by the scheduler: their scores belong to a smaller "
+            f"budget and are not ranked with the others."
+        )
+    broken = [(name, ends[name]) for name in ("diverged", "out_of_memory", "failed") if ends[name]]
+    if broken:
+        what = listed([f"{count} {name.replace('_', ' ')}" for name, count in broken])
+        total = plural(sum(count for _, count in broken), "trial")
+        yield f"{total} gave no final score ({what}): that part of the space is unknown."
+    lost = [t for t in view.trials if t.phase == "confirm" and t.outcome in ("diverged", "out_of_memory", "failed")]
+    if lost:
+        yield f"{_runs(lost)} of the confirmation failed and are missing from their arms' means."
+    if view.state in ("running", "interrupted"):
+        yield f"The study is {view.state}: what is below may change when it goes on."
+
+
+def _runs(trials: list[TrialView]) -> str:
+    return f"{plural(len(trials), 'run')} ({listed([str(trial.number) for trial in trials])})"
+
+
+def _of_the_record(view: StudyView, report: Mapping[str, Any]) -> Iterator[str]:
+    if report["importance"]["reason"]:
+        yield f"Which parameters mattered is not rated: {report['importance']['reason']}."
+    if view.unread:
+        yield f"Some files could not be read and are left out: {listed(list(view.unread))}."

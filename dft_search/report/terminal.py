@@ -1,0 +1,131 @@
+"""The report on a terminal: verdict, leaderboard, arms, what could not be concluded, where the page is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from dft_search.report.figures.arms import arm_title
+from dft_search.report.wording import MISSING, Scale, duration, plural, setting, short_key
+
+ROWS = 12  # of the leaderboard; the page has them all
+BAR = 21  # characters of an error bar
+INTERVAL = 1.96
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """Prints a report (as `build_report` returns it). Plain text where the console is no terminal."""
+    console.print()
+    console.print(Text(report["verdict"], style="bold"))
+    champion = report["champion"]
+    if champion is not None and champion["params"]:
+        chosen = ", ".join(f"{short_key(key)} {setting(value)}" for key, value in champion["params"].items())
+        console.print(Text(f"{'champion' if champion['test'] else 'leader'}: {chosen}", style="dim"))
+    if report["leaderboard"]:
+        console.print()
+        console.print(_leaderboard(report))
+        hidden = len(report["leaderboard"]) - ROWS
+        if hidden > 0:
+            console.print(Text(f"and {plural(hidden, 'more trial')}", style="dim"))
+    if report["arms"]:
+        console.print()
+        console.print(_arms(report))
+    if report["limits"]:
+        console.print()
+        console.print(Text("What could not be concluded", style="bold"))
+        for sentence in report["limits"]:
+            console.print(Padding(Text(f"- {sentence}"), (0, 0, 0, 2)))
+    spent = sum(entry["seconds"] for entry in report["cost"])
+    runs = sum(entry["trials"] for entry in report["cost"])
+    console.print()
+    console.print(Text(f"cost: {plural(runs, 'run')}, {duration(spent)} in all"))
+    if report.get("files"):
+        console.print(Text(f"page: {report['files']['html']}"), soft_wrap=True)
+        console.print(Text(f"data: {report['files']['json']}"), soft_wrap=True)
+
+
+def _plain_table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+
+
+def _leaderboard(report: Mapping[str, Any]) -> Table:
+    study, scale = report["study"], Scale(bool(report["study"]["points"]))
+    table = _plain_table("Leaderboard")
+    for name in ("#", "trial"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("recipe", overflow="fold")
+    table.add_column(f"dev {study['metric']}", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("rows seen", justify="right", no_wrap=True)
+    rows = report["leaderboard"][:ROWS]
+    ends = [row["dev"]["score"] + side * _half(row) for row in rows if row["rank"] for side in (-1, 1)]
+    for row in rows:
+        score = scale.spread(row["dev"]["score"], row["dev"]["stderr"])
+        ranked = row["rank"] is not None
+        table.add_row(
+            str(row["rank"] or ""),
+            str(row["trial"]),
+            row["label"],
+            score if ranked or row["dev"]["score"] is None else f"({score})",
+            _bar(row, min(ends), max(ends)) if ranked else "",
+            row["outcome"].replace("_", " "),
+            f"{100 * row['fraction']:.0f} %",
+            style=None if ranked else "dim",
+        )
+    return table
+
+
+def _half(row: Mapping[str, Any]) -> float:
+    return INTERVAL * (row["dev"]["stderr"] or 0.0)
+
+
+def _bar(row: Mapping[str, Any], low: float, high: float) -> str:
+    """An error bar on the column's common axis: `----o----`."""
+
+    def place(value: float) -> int:
+        return round((value - low) / (high - low) * (BAR - 1)) if high > low else BAR // 2
+
+    score, half = row["dev"]["score"], _half(row)
+    cells = [" "] * BAR
+    for position in range(place(score - half), place(score + half) + 1):
+        cells[position] = "-"
+    cells[place(score)] = "o"
+    return "".join(cells)
+
+
+def _arms(report: Mapping[str, Any]) -> Table:
+    test, study = report["test"], report["study"]
+    scale, dev_scale = Scale(bool(test.get("points"))), Scale(bool(study["points"]))
+    table = _plain_table("Confirmation (fresh seeds; ± is the deviation between seeds)")
+    table.add_column("arm", overflow="fold")
+    for name in ("seeds", "dev", "test", "champion minus arm", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, arm in report["arms"].items():
+        lead = arm.get("champion_minus_arm") or {}
+        table.add_row(
+            arm_title(report, name),
+            str(len(arm["seeds"])),
+            dev_scale.spread(arm["dev"]["mean"], arm["dev"]["sd"]),
+            scale.spread(arm["test"]["mean"], arm["test"]["sd"]),
+            _lead(lead, scale),
+            _p_value(lead, primary=name == test.get("baseline")),
+            style="bold" if (report["champion"] or {}).get("arm") == name else None,
+        )
+    return table
+
+
+def _lead(lead: Mapping[str, Any], scale: Scale) -> str:
+    if not lead.get("interval"):
+        return MISSING
+    low, high = lead["interval"]
+    return f"{scale.signed(lead['difference'])} ({scale.signed(low)} to {scale.signed(high)})"
+
+
+def _p_value(lead: Mapping[str, Any], *, primary: bool) -> str:
+    if lead.get("p_value") is None:
+        return MISSING
+    return f"{lead['p_value']:.2g} (primary)" if primary else f"{lead.get('p_holm', lead['p_value']):.2g} (Holm)"

@@ -1,0 +1,74 @@
+"""The one sentence that a study comes to, worded by what its numbers carry and no further."""
+
+from collections import Counter
+
+from dft_search.report.collect import StudyView
+from dft_search.report.statistics import LEVEL, MIN_SEEDS, Comparison
+from dft_search.report.wording import Scale, listed, plural
+
+
+def confirmed_verdict(
+    result: Comparison | None,
+    scale: Scale,
+    *,
+    champion: str,
+    baseline: str | None,
+    champion_test: float | None,
+    seeds: int,
+) -> str:
+    """The sentence of a finished confirmation: better, worse, no difference, or why it cannot be told."""
+    if result is None or baseline is None:
+        score = f"scored {scale.number(champion_test)} on test ({plural(seeds, 'seed')})"
+        if champion_test is None:
+            score = f"was chosen on dev ({plural(seeds, 'seed')}) but has no score on test"
+        if baseline is None:
+            return f"The champion ({champion}) {score}; no baseline ran beside it, so no gain can be claimed."
+        return f"The champion ({champion}) {score}; {baseline} has none to compare with, so no gain can be claimed."
+    numbers = f"{scale.signed(result.difference)}{scale.unit}"
+    if result.interval is not None:
+        low, high = (scale.signed(bound) for bound in result.interval)
+        numbers += f", 95 % interval {low} to {high}"
+    if result.conclusion != "no_difference":
+        return (
+            f"The champion ({champion}) is {result.conclusion} than {baseline} on test: {numbers}, "
+            f"p = {result.p_value:.2g}, {plural(result.seeds, 'seed')} each."
+        )
+    return (
+        f"No difference could be shown between the champion ({champion}) and {baseline} on test: {numbers}, "
+        f"{plural(result.seeds, 'seed')} each{_why_not(result, scale)}."
+    )
+
+
+def _why_not(result: Comparison, scale: Scale) -> str:
+    """What stood in the way of a difference, when it is more than plain noise."""
+    if result.seeds < MIN_SEEDS:
+        return f" (fewer than {MIN_SEEDS} seeds cannot reach p < {LEVEL:g})"
+    if result.p_value < LEVEL and result.seed_deviation is not None:
+        return f" (below the deviation between seeds, {scale.gap(result.seed_deviation)})"
+    return ""
+
+
+def unconfirmed_verdict(view: StudyView, scale: Scale, labels: dict[int, str]) -> str:
+    """The sentence of a study without a confirmation: running, nothing completed, or only a best score on dev.
+
+    `labels` says what a trial's recipe is, by trial number.
+    """
+    searched, ranked = view.searched, view.ranked
+    done = f"{len(ranked)} of {plural(view.planned or len(searched), 'planned trial')} completed"
+    if not ranked:
+        if view.state == "running":
+            return f"The study is running and no trial has completed yet ({plural(len(searched), 'trial')} so far)."
+        counts = Counter(trial.outcome.replace("_", " ") for trial in searched)
+        ends = listed([f"{count} {outcome}" for outcome, count in counts.most_common()]) or "none was started"
+        return f"Nothing can be concluded: no trial completed ({ends})."
+    best = ranked[0]
+    score = scale.number(best.dev[view.metric].value)
+    what = f"trial {best.number} ({labels[best.number]}) with {score} on dev"
+    if view.state == "running":
+        return f"The study is running, {done}: so far {what} leads, and nothing is confirmed."
+    if len(ranked) == 1:
+        return f"Nothing is confirmed: a single trial completed, {what}, and there is nothing to compare it with."
+    return (
+        f"Nothing is confirmed: {what} is the highest of {len(ranked)} completed trials, "
+        f"which chance alone favors, and it was not run again with fresh seeds or on test."
+    )

@@ -1,0 +1,124 @@
+"""How the report says things: numbers in a metric's unit, what a recipe is in a few words, names of arms."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ARM_LABELS = {
+    "tft": "plain TFT",
+    "sft": "plain SFT",
+    "base": "the untuned base",
+    "thinking_at_top": "thinking at the top layer",
+    "shuffled_english": "shuffled English",
+    "tft_english_rows": "TFT with the same English rows",
+    "paper": "the paper's layers",
+}
+
+MISSING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How a metric is shown. Proportions are shown as points (x 100, one decimal), all else as it is."""
+
+    points: bool
+
+    @property
+    def unit(self) -> str:
+        """What follows a difference, with its leading space."""
+        return " points" if self.points else " in the score"
+
+    def number(self, value: float | None) -> str:
+        """A score or a deviation."""
+        if value is None or not math.isfinite(value):
+            return MISSING
+        return f"{100 * value:.1f}" if self.points else f"{value:.4g}"
+
+    def signed(self, value: float | None) -> str:
+        """A difference, always with its sign."""
+        if value is None or not math.isfinite(value):
+            return MISSING
+        text = f"{100 * value:+.1f}" if self.points else f"{value:+.3g}"
+        return text if float(text) else f"+{text[1:]}"  # never "-0.0"
+
+    def gap(self, value: float) -> str:
+        """The size of a difference, with its unit."""
+        return f"{100 * value:.1f}{self.unit}" if self.points else f"{value:.3g}{self.unit}"
+
+    def spread(self, mean: float | None, deviation: float | None) -> str:
+        """A mean with what follows the plus-minus sign, when there is one. No digits that the deviation drowns."""
+        if mean is None or not deviation:
+            return self.number(mean)
+        if self.points:
+            return f"{self.number(mean)} ± {self.number(deviation)}"
+        digits = max(0, 1 - math.floor(math.log10(deviation)))
+        return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+    def tick(self, value: float) -> str:
+        """A value on an axis, without digits it does not need."""
+        return f"{100 * value:.6g}" if self.points else f"{value:.4g}"
+
+
+def describe_recipe(recipe: Mapping[str, Any]) -> str:
+    """A recipe's objective in a few words: "plain TFT", "conversion logits at layer 1, thinking feature at layer 4"."""
+    objective = recipe.get("objective") or {}
+    method = str(objective.get("method", "dft"))
+    if method in ("sft", "lm"):
+        return {"sft": "plain SFT", "lm": "plain language modelling"}[method]
+    terms = []
+    for name in ("conversion", "thinking"):
+        term = objective.get(name) or {}
+        if method == "dft" and term.get("supervision", "none") != "none":
+            terms.append(f"{name} {term['supervision']} at layer {term.get('layer', '?')}")
+    return ", ".join(terms) or "plain TFT"
+
+
+def arm_label(name: str) -> str:
+    """An arm's name as a reader sees it; names of later arms fall back to their own words."""
+    return ARM_LABELS.get(name, name.replace("_", " "))
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person reads them: `48 s`, `3 min 20 s`, `5 h 12 min`."""
+    if seconds is None:
+        return MISSING
+    whole = int(round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def compact(count: float | None) -> str:
+    """A count as a person reads it: `950`, `12.3 k`, `4.1 M`, `2.0 G`."""
+    if count is None:
+        return MISSING
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= size:
+            return f"{count / size:.1f} {letter}"
+    return f"{count:.0f}"
+
+
+def setting(value: Any) -> str:
+    """A parameter's value: short numbers, `none` for what is absent."""
+    if value is None:
+        return "none"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def short_key(key: str) -> str:
+    """A dotted key without its section, as a column head: `conversion.layer`, `learning_rate`."""
+    parts = key.split(".")
+    return parts[-1] if parts[0] == "training" else ".".join(parts[1:]) or key

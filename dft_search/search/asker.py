@@ -1,0 +1,173 @@
+"""Optuna behind ask and tell: proposes points, is told every outcome, and goes on where it stopped.
+
+The storage is the truth of a study. Sampler state is not in it, so every ask gets a fresh sampler, seeded from the
+study's seed and the trial's number: the same seed at concurrency 1 gives the same suggestions, also across a resume.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dft_search.config import Problem, RequestError
+from dft_search.search.options import StudyOptions
+from dft_search.search.outcomes import TABLE, Outcome
+from dft_search.search.space import Space, Value
+
+POINT = "point"  # user attribute: the real values of a trial, as everybody else sees them
+SEED = "seed"
+OUTCOME = "outcome"
+FIRST = "first_point"  # user attribute of trials that were given, not sampled: they are never pruned
+GIVEN_POINTS = "given_points"  # study attribute: set once the first points are enqueued
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: its number, its point by dotted key, its seed, whether it was given as a first point."""
+
+    number: int
+    point: dict[str, Value]
+    seed: int
+    first: bool
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed of 31 bits from any values, the same on every machine."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+class Asker:
+    """One study in Optuna's storage. Used by the driver process alone.
+
+    Args:
+        journal: path of the journal file.
+        options: the ``study`` section.
+        space: what may be drawn.
+        fixed: values of the template recipe by dotted key, for conditions.
+    """
+
+    def __init__(self, journal: Path, options: StudyOptions, space: Space, fixed: Mapping[str, Value]):
+        self.options, self.space, self.fixed = options, space, fixed
+        self.study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            study_name=options.name,
+            direction="maximize" if options.objective.sign > 0 else "minimize",
+            load_if_exists=True,
+            sampler=self._sampler(0),
+        )
+
+    def enqueue_once(self, points: list[dict[str, Value]]) -> None:
+        """Enqueue the first points (and, for the grid sampler, the grid) unless an earlier session did.
+
+        Raises:
+            RequestError: a point is not in the space.
+        """
+        if self.study.user_attrs.get(GIVEN_POINTS) is not None:
+            return
+        draws = [self.space.encode(point, self.fixed) for point in points]
+        for draw in draws:
+            self.study.enqueue_trial(draw, user_attrs={FIRST: True})
+        if self.options.sampler == "grid":
+            for draw in self.space.grid(self.fixed):
+                if draw not in draws:
+                    self.study.enqueue_trial(draw)
+        self.study.set_user_attr(GIVEN_POINTS, len(draws))
+
+    def unfinished(self) -> list[Proposal]:
+        """Trials that an earlier session left running; they go on under their own number."""
+        running = self.study.get_trials(states=(TrialState.RUNNING,))
+        for trial in running:
+            if SEED not in trial.user_attrs:  # the driver died in the middle of ask: nothing was started for it
+                self.tell(trial.number, Outcome.ABANDONED)
+        return [_proposal(trial) for trial in running if SEED in trial.user_attrs]
+
+    def spent(self) -> int:
+        """How many trials count against the budget."""
+        done = [trial.user_attrs.get(OUTCOME) for trial in self.study.get_trials(deepcopy=False)]
+        return sum(1 for outcome in done if outcome is not None and TABLE[Outcome(outcome)].spent)
+
+    def ask(self) -> Proposal | None:
+        """The next point, or None when a grid is exhausted."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if self.options.sampler == "grid" and not waiting:
+            return None
+        number = min((trial.number for trial in waiting), default=len(self.study.get_trials(deepcopy=False)))
+        self.study.sampler = self._sampler(number)
+        trial = self.study.ask()
+        point = self.space.draw(trial, self.fixed)
+        trial.set_user_attr(POINT, point)
+        trial.set_user_attr(SEED, derive_seed(self.options.seed, "trial", trial.number))
+        return _proposal(self._trial(trial.number))
+
+    def preview(self, count: int) -> list[dict[str, Value]]:
+        """The first ``count`` points of a study that does not exist yet, without running anything.
+
+        Only meaningful on a throw-away study: the trials stay open in it.
+        """
+        proposals = [self.ask() for _ in range(count)]
+        return [proposal.point for proposal in proposals if proposal is not None]
+
+    def report(self, number: int, value: float, rows: int) -> None:
+        """Keep a rung's value; ``rows`` (seen so far) is Optuna's step."""
+        trial = self._open(number)
+        if trial is not None and math.isfinite(value):
+            with warnings.catch_warnings():  # a trial that goes on after a resume may report a rung again
+                warnings.simplefilter("ignore")
+                trial.report(value, rows)
+
+    def tell(self, number: int, outcome: Outcome, value: float | None = None, message: str | None = None) -> None:
+        """Close a trial by the outcome table; interrupted trials stay open. Telling twice changes nothing."""
+        meaning = TABLE[outcome]
+        trial = self._open(number)
+        if trial is None or not meaning.final:
+            return
+        if meaning.value and (value is None or not math.isfinite(value)):
+            raise ValueError(f"trial {number} completed without a finite value: {value}")
+        trial.set_user_attr(OUTCOME, outcome.value)
+        if message:
+            trial.set_user_attr("message", message[:4000])
+        trial.set_constraint("runnable", 0.0 if meaning.runnable else 1.0)
+        state = TrialState[meaning.optuna or "FAIL"]
+        self.study.tell(trial, value if meaning.value else None, state=state)
+
+    def _open(self, number: int) -> Trial | None:
+        frozen = self._trial(number)
+        if frozen.state.is_finished():
+            return None
+        return Trial(self.study, frozen._trial_id)  # adopts the running trial with its number and parameters
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = derive_seed(self.options.seed, "sampler", number)
+        if self.options.sampler != "tpe":
+            return optuna.samplers.RandomSampler(seed=seed)
+        startup = max(4, min(10, self.options.budget.trials // 4))
+        with warnings.catch_warnings():  # group is marked experimental; conditional spaces need it
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
+
+
+def open_asker(journal: Path, options: StudyOptions, space: Space, fixed: Mapping[str, Value]) -> Asker:
+    """An Asker, with a clear error when the journal cannot be read. Raises RequestError."""
+    try:
+        return Asker(journal, options, space, fixed)
+    except (ValueError, KeyError, OSError) as error:
+        raise RequestError(Problem(f"cannot be read as an Optuna journal: {error}", file=str(journal))) from error
+
+
+def _proposal(trial: FrozenTrial) -> Proposal:
+    attributes: dict[str, Any] = trial.user_attrs
+    return Proposal(trial.number, attributes[POINT], attributes[SEED], bool(attributes.get(FIRST)))

@@ -1,0 +1,148 @@
+"""The last phase of a study: the best recipes and the arms, each with the same fresh seeds; then one look at test."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, Queue
+from typing import Any
+
+from dft_search.config.files import write_json
+from dft_search.launch.desk import JobClient
+from dft_search.launch.job import JobEnd
+from dft_search.report.confirmation import confirm_study
+from dft_search.search.asker import derive_seed
+from dft_search.search.outcomes import RUNNING, TABLE, Outcome
+from dft_search.search.session import StudySession, score_points
+from dft_search.search.space import Value
+from dft_search.search.study_folder import CONFIRMATION, TrialRecord
+from dft_search.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """One recipe that confirmation runs with every seed.
+
+    Attributes:
+        name: ``best1``, ``best2``, ... for candidates, else the arm's name.
+        source: search trial whose settings it takes, None for the template's.
+        candidate: whether it may become the champion.
+    """
+
+    name: str
+    point: dict[str, Value]
+    recipe: Recipe
+    source: int | None
+    candidate: bool
+
+
+def plan_arms(session: StudySession) -> list[ArmPlan]:
+    """Candidates (the best completed recipes that are no arm themselves) and arms.
+
+    An arm takes all that its objective does not say (learning rate, ...) from the best search trial of its kind, else
+    from the best trial.
+    """
+    ranked = session.ranked()
+    if not ranked:
+        return []
+    arms = [_arm(session, name, ranked) for name in session.options.confirm.arms]
+    taken = {arm.recipe.hash for arm in arms}
+    kinds = {arm.recipe.method for arm in arms} & {"tft", "sft"}
+    candidates: list[ArmPlan] = []
+    for record in ranked:
+        recipe = session.definition.recipe_for(record.params)
+        if recipe.hash in taken or recipe.method in kinds:
+            continue
+        taken.add(recipe.hash)
+        name = f"best{len(candidates) + 1}"
+        candidates.append(ArmPlan(name, dict(record.params), recipe, record.trial, True))
+        if len(candidates) == session.options.confirm.top:
+            break
+    if not candidates:  # nothing but baselines completed: the best one stands for the study
+        best = session.definition.recipe_for(ranked[0].params)
+        arms = [arm for arm in arms if arm.recipe.hash != best.hash]
+        candidates = [ArmPlan("best1", dict(ranked[0].params), best, ranked[0].trial, True)]
+    return [*candidates, *arms]
+
+
+def _arm(session: StudySession, name: str, ranked: list[TrialRecord]) -> ArmPlan:
+    definition = session.definition
+    given = definition.objective_of(name)
+
+    def with_arm(params: Mapping[str, Value]) -> dict[str, Value]:
+        rest = {key: value for key, value in params.items() if not key.startswith("objective.")}
+        return {**rest, **given}
+
+    for record in ranked:
+        recipe = definition.recipe_for(record.params)
+        if recipe.objective.canonical() == definition.recipe_for(with_arm(record.params)).objective.canonical():
+            return ArmPlan(name, with_arm(record.params), recipe, record.trial, False)
+    point = with_arm(ranked[0].params)
+    return ArmPlan(name, point, definition.recipe_for(point), None, False)
+
+
+def run_confirmation(session: StudySession, desk: Any, slots: int) -> dict[str, Any] | None:
+    """Run what is not done yet, read test, write ``confirmation.json`` and return it.
+
+    None when the study was stopped on the way, or when no candidate has a finished run.
+    """
+    plans = plan_arms(session)
+    if not plans:
+        return None
+    work: Queue[tuple[TrialRecord, Recipe]] = Queue()
+    for index, arm in enumerate(plans):
+        for k in range(session.options.confirm.seeds):
+            number = CONFIRMATION + index * session.options.confirm.seeds + k
+            known = session.records.get(number)
+            if known is not None and known.outcome != RUNNING and TABLE[Outcome(known.outcome)].final:
+                continue
+            seed = derive_seed(session.options.seed, "confirm", k)
+            record = TrialRecord(number, "confirm", arm.point, seed, arm.recipe.hash, arm=arm.name)
+            work.put((record, arm.recipe))
+    with ThreadPoolExecutor(max_workers=slots) as pool:
+        for future in [pool.submit(_drive, session, desk, work) for _ in range(slots)]:
+            future.result()
+    if session.stopping:
+        return None
+    candidates = {arm.name: arm.source for arm in plans if arm.candidate}
+    done = [r for r in session.records.values() if r.phase == "confirm" and r.outcome == Outcome.COMPLETED]
+    if not any(record.arm in candidates for record in done):
+        return None
+    _open_test(session, done)
+    result = confirm_study(session.folder.path, candidates=candidates)  # type: ignore[arg-type]
+    write_json(session.folder.confirmation, result)
+    return result
+
+
+def _drive(session: StudySession, desk: Any, work: "Queue[tuple[TrialRecord, Recipe]]") -> None:
+    """One thread of the driver: runs confirmation jobs on whatever slot is free, until none is left."""
+    client = JobClient(desk)
+    while not session.stopping:
+        try:
+            record, recipe = work.get_nowait()
+        except Empty:
+            return
+        parts = ["select", "test"] if recipe.scoring is not None and recipe.scoring.test else ["select"]
+        job = session.begin(record, recipe, [], parts)
+        if not client.start(job):
+            session.on_end(record.trial, JobEnd("interrupted"))
+            return
+        while True:
+            report = client.advance()
+            if report.report is not None:
+                session.on_report(record.trial, report)
+            if report.end is not None:
+                session.on_end(record.trial, report.end)
+                break
+
+
+def _open_test(session: StudySession, done: list[TrialRecord]) -> None:
+    """Put the sealed test scores into the records and into MLflow. Champion and arms are fixed by now."""
+    for record in done:
+        sealed = session.folder.trial(record.trial) / "test_scores.json"
+        if record.test is not None or not sealed.exists():
+            continue
+        record.test = json.loads(sealed.read_text(encoding="utf-8"))
+        session.folder.write_trial(record)
+        assert record.mlflow_run_id is not None and record.test is not None
+        session.tracker.log(record.mlflow_run_id, score_points("test", record.test, record.steps))

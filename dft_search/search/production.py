@@ -1,0 +1,150 @@
+"""``train``: one run of a recipe at full scale, on Ray Train, with its scores in MLflow and its weights in a folder."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dft_search.config import Document, InfrastructureError, Problem, RequestError, build, home
+from dft_search.config.document import to_yaml
+from dft_search.config.files import write_json
+from dft_search.evaluation.choice import check_scoring
+from dft_search.launch.connect import cluster_nodes, connected
+from dft_search.launch.job import Job, JobReport
+from dft_search.launch.planner import plan_slots
+from dft_search.launch.slot import SlotSpec
+from dft_search.search.options import Slots
+from dft_search.search.outcomes import TABLE, Outcome
+from dft_search.search.session import score_points
+from dft_search.search.study_folder import check_name
+from dft_search.tracking.tracker import Tracker
+from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
+from dft_search.training.recipe import Recipe, check_recipe, load_recipe
+
+EXIT = {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 3}
+
+
+def train(path: str, overrides: Iterable[str]) -> int:
+    """Train the recipe of a study file or bundle. A run that was interrupted goes on from its newest checkpoint.
+
+    The workers are those of the file's ``study.slots`` (or ``slots`` in a bundle). Weights, tokenizer and scores are
+    written to HOME/models/NAME.
+
+    Returns:
+        0 when it completed, 3 when it was interrupted.
+
+    Raises:
+        RequestError: the file is wrong, or NAME holds a finished model.
+        InfrastructureError: it does not fit the cluster, or the run failed.
+    """
+    overrides = list(overrides)
+    document, recipe = load_recipe(path, overrides)
+    problems = check_recipe(recipe) + (check_scoring(recipe.scoring) if recipe.scoring is not None else [])
+    if problems:
+        raise RequestError(problems)
+    from dft_search.models.loading import layer_count
+
+    recipe = recipe.model_copy(update={"objective": recipe.objective.resolved(layer_count(recipe.model))})
+    name, seed, slots = _identity(document, Path(path))
+    folder = home() / "models" / name
+    if (folder / "run.json").exists():
+        raise RequestError(Problem(f"{folder} holds a finished run", expected="--set name=ANOTHER, or to remove it"))
+    tracking = document.data.get("study", {}).get("tracking") or {}
+    uri = resolve_uri(home(), tracking.get("uri"))
+    if problems := check_uri(uri):
+        raise RequestError(problems)
+    from dft_search.data.rows import read_rows
+
+    rows = read_rows(recipe.data.train, method=recipe.method)
+    facts = {
+        "model": recipe.model.path,
+        "method": recipe.method,
+        "language": recipe.data.target_language,
+        "workers": slots.workers,
+        "batch_rows": recipe.training.batch_rows,
+        "data_fingerprint": rows.fingerprint,
+    }
+    with connected():
+        return _run(recipe, name, seed, slots, folder, uri, facts)
+
+
+def _identity(document: Document, path: Path) -> tuple[str, int, Slots]:
+    """Name, seed and slot shape from the file: a bundle has them at its top, a study file in its study section."""
+    data: dict[str, Any] = document.data
+    study = data.get("study") if isinstance(data.get("study"), dict) else {}
+    given = data.get("name") or study.get("name") or path.stem
+    name = str(given).lower().replace("_", "-")
+    check_name(name)
+    section = ("slots",) if "slots" in data else ("study", "slots")
+    slots = build(Slots, document, section) if (section[0] == "slots" or "slots" in study) else Slots()
+    return name, int(data.get("seed", study.get("seed", 0))), slots
+
+
+def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: str, facts: dict[str, Any]) -> int:
+    import ray
+    from rich.console import Console
+
+    from dft_search.launch.desk import JobClient, open_desk
+    from dft_search.launch.worker import slot_loop
+
+    spec = SlotSpec(slots.workers, slots.gpus_per_worker, slots.cpus_per_worker, str(folder / "slots"), slot_loop)
+    found = plan_slots(cluster_nodes(), spec.bundle, slots.workers, 1)
+    if found.slots == 0:
+        raise InfrastructureError(f"the run does not fit: {found.missing}")
+    console = Console(stderr=True)
+    tracker = Tracker(uri, name, folder / "spill.jsonl")
+    tags = {"phase": "production", "seed": str(seed), "recipe_hash": recipe.hash}
+    run = tracker.start_parent(name, facts, tags)
+    tracker.log_text(run, to_yaml({"recipe": recipe.model_dump(mode="json", by_alias=True)}), "recipe.yaml")
+    parts = _parts(recipe)
+    section = recipe.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    rungs = [step / 10 for step in range(1, 10)]
+    job = Job(0, name, section, recipe.hash, seed, str(folder / "checkpoints"), rungs, parts, str(folder / "model"))
+    began = time.time()
+    outcome, message = Outcome.FAILED, "it did not start"
+    console.print(f"Training '{name}' with {slots.workers} workers", markup=False)
+    try:
+        desk = open_desk(spec, 1, cold=False)
+        client = JobClient(desk)
+        client.start(job)
+        while True:
+            report: JobReport = client.advance()
+            if report.report is not None:
+                _take(report, tracker, run, console)
+            if report.end is not None:
+                outcome, message = Outcome(report.end.outcome), report.end.message or ""
+                break
+        ray.get(desk.close.remote())
+    finally:
+        tracker.log(run, [], {"outcome": outcome.value})
+        tracker.end(run, TABLE[outcome].mlflow)  # type: ignore[arg-type]
+        tracker.close()
+    if outcome in EXIT:
+        if outcome is Outcome.COMPLETED:
+            write_json(folder / "run.json", {"name": name, "seed": seed, "recipe_hash": recipe.hash, "mlflow_run": run})
+        console.print(f"Training {outcome} after {time.time() - began:.0f} s", markup=False)
+        console.print(f"Model:     {folder / 'model'}", markup=False, soft_wrap=True)
+        console.print(f"MLflow UI: {ui_command(uri)}", markup=False, soft_wrap=True)
+        return EXIT[outcome]
+    raise InfrastructureError(f"training {outcome}: {message.strip().splitlines()[-1] if message else ''}")
+
+
+def _parts(recipe: Recipe) -> list[Any]:
+    if recipe.scoring is None:
+        return []
+    return ["select", "test"] if recipe.scoring.test else ["select"]
+
+
+def _take(report: JobReport, tracker: Tracker, run: str, console: Any) -> None:
+    told = report.report or {}
+    points = [(key, value, step["step"]) for step in told["history"] for key, value in step["metrics"].items()]
+    points += score_points("dev", told["scores"], told["step"])
+    if "test" in report.parts:
+        points += score_points("test", report.parts["test"]["scores"], told["step"])
+    points.append(("budget_fraction", told["fraction"], told["step"]))
+    tracker.log(run, points, {})
+    loss = told["history"][-1]["metrics"]["loss/total"] if told["history"] else float("nan")
+    score = told["scores"].get("score")
+    shown = f", score {score['value']:.4f}" if score else ""
+    line = f"{told['fraction']:4.0%}  step {told['step']}  loss {loss:.4f}{shown}  {told['seconds']:.0f} s"
+    console.print(line, markup=False, highlight=False)

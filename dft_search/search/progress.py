@@ -1,0 +1,150 @@
+"""What a person sees while a study runs: a live table on a terminal, plain lines in a log."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dft_search.search.options import StudyOptions
+from dft_search.search.outcomes import RUNNING
+from dft_search.search.space import Space
+from dft_search.search.study_folder import TrialRecord
+
+SHOWN = 16  # latest trials in the live table
+
+
+class Progress:
+    """Implements ``search.session.Watcher``. All output goes to standard error.
+
+    Args:
+        options: the ``study`` section.
+        space: names the columns.
+    """
+
+    def __init__(self, options: StudyOptions, space: Space):
+        self.options = options
+        self.columns = [parameter.key for parameter in space.parameters]
+        self.console = Console(stderr=True)
+        self.records: dict[int, TrialRecord] = {}
+        self.slots: list[dict[str, Any]] = []
+        self.started_at = time.monotonic()
+        self.now = "Starting"
+        self.live = Live(get_renderable=self._table, console=self.console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    # ------------------------------------------------------------------------------------------ events
+    def phase(self, text: str) -> None:
+        """A new phase begins."""
+        self.now = text
+        self.line(text)
+
+    def line(self, text: str) -> None:
+        """One line with the time since the start."""
+        self.console.print(f"[{time.monotonic() - self.started_at:6.1f} s] {text}", markup=False, highlight=False)
+
+    def started(self, record: TrialRecord) -> None:
+        """A trial begins."""
+        self.records[record.trial] = record
+        self.line(f"{_title(record)} starts: {_point(record)}")
+
+    def reported(self, record: TrialRecord) -> None:
+        """A trial reached a rung."""
+        self.line(f"{_title(record)} at {record.fraction:.0%} ({record.steps} steps): {self._score(record)}")
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial is over."""
+        said = f": {record.message.strip().splitlines()[-1]}" if record.message else ""
+        self.line(f"{_title(record)} {record.outcome}, {self._score(record)}{said}")
+
+    def closing(self, *, verdict: str, report: Path, command: str, resume: str | None) -> None:
+        """The last lines."""
+        print_line = lambda text: self.console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
+        print_line("")
+        print_line(verdict)
+        print_line(f"Report:    {report}")
+        print_line(f"MLflow UI: {command}")
+        if resume is not None:
+            print_line(f"Go on:     dft-search resume {resume}")
+
+    @contextmanager
+    def watching(self, desk: Any) -> Iterator[None]:
+        """Follow the slots: phases before the first step as lines, steps in the live table."""
+        import ray
+
+        over = threading.Event()
+        told: set[str] = set()
+
+        def poll() -> None:
+            while not over.wait(1.0):
+                self.slots = list(ray.get(desk.states.remote()))
+                for name, text in (("workers", "Workers are there"), ("first_step", "First step")):
+                    if name not in told and any(name in slot["phases"] for slot in self.slots):
+                        told.add(name)
+                        self.line(text)
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    # ------------------------------------------------------------------------------------------- views
+    def _score(self, record: TrialRecord) -> str:
+        metric = self.options.objective.metric
+        score = (record.dev or {}).get(metric)
+        if score is None:
+            return f"no {metric} yet"
+        error = f" ± {score['stderr']:.4f}" if score.get("stderr") is not None else ""
+        return f"{metric} {score['value']:.4f}{error}"
+
+    def _table(self) -> Group:
+        table = Table(expand=False)
+        for name in ("trial", "phase", "outcome", "budget", self.options.objective.metric):
+            table.add_column(name)
+        for key in self.columns:
+            table.add_column(_short(key))
+        steps = {slot["trial"]: slot["step"] for slot in self.slots if slot["trial"] is not None}
+        for record in list(self.records.values())[-SHOWN:]:
+            outcome = f"step {steps[record.trial]}" if record.trial in steps else record.outcome
+            style = "bold" if record.outcome == RUNNING else None
+            values = [_value(record.params.get(key)) for key in self.columns]
+            phase = record.arm or record.phase
+            score = self._score(record).removeprefix(self.options.objective.metric)
+            table.add_row(str(record.trial), phase, outcome, f"{record.fraction:.0%}", score, *values, style=style)
+        seconds = time.monotonic() - self.started_at
+        return Group(table, Text(f"{self.now} · {seconds:.0f} s"))
+
+
+def _title(record: TrialRecord) -> str:
+    return f"trial {record.trial}" + (f" ({record.arm})" if record.arm else "")
+
+
+def _point(record: TrialRecord) -> str:
+    return ", ".join(f"{_short(key)}={_value(value)}" for key, value in record.params.items())
+
+
+def _short(key: str) -> str:
+    return ".".join(key.split(".")[-2:])
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,270 @@
+"""``search`` and ``resume``: a study from its file to its report."""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dft_search.config import InfrastructureError, Problem, RequestError, expand_path, home
+from dft_search.config.document import to_yaml
+from dft_search.config.files import write_text
+from dft_search.launch.connect import cluster_nodes, connected
+from dft_search.launch.planner import plan_slots
+from dft_search.launch.slot import SlotSpec
+from dft_search.search.asker import open_asker
+from dft_search.search.definition import Definition, load_study
+from dft_search.search.progress import Progress
+from dft_search.search.session import StudySession
+from dft_search.search.study_folder import StudyFolder, check_name, studies_folder, study_path
+from dft_search.tracking.tracker import Tracker
+from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
+
+POLL_SECONDS = 0.5
+PLACEMENT_SECONDS = 600.0  # workers of the first slot must be there by then
+
+
+def search(path: str, *, name: str | None, resume: bool, confirm: bool, overrides: Iterable[str]) -> int:
+    """Run a study, or go on with it. Returns the exit code: 0 done, 1 nothing completed, 3 interrupted.
+
+    Raises:
+        RequestError: the file is wrong, or the study exists and ``resume`` is not set.
+        InfrastructureError: no cluster, or it cannot hold one slot.
+    """
+    definition = load_study(path, overrides, name=name)
+    check_name(definition.options.name)
+    folder = StudyFolder(studies_folder() / definition.options.name)
+    if folder.study_file.exists():
+        if not resume:
+            raise RequestError(
+                Problem(
+                    f"study '{definition.options.name}' exists in {folder.path}",
+                    expected="--resume to go on with it, or --name for another one",
+                )
+            )
+        _same_study(definition, folder)
+    return _run(definition, folder, confirm=confirm)
+
+
+def resume(name: str) -> int:
+    """Go on with an existing study as it stands in its folder. Exit codes as ``search``."""
+    folder = StudyFolder(study_path(name))
+    return _run(load_study(folder.study_file), folder, confirm=True)
+
+
+def _same_study(definition: Definition, folder: StudyFolder) -> None:
+    """A study that goes on may change its budget, not what it searches. Raises RequestError."""
+    stored = load_study(folder.study_file)
+    for section in ("recipe", "space"):
+        if _study_data(stored)[section] != _study_data(definition)[section]:
+            message = f"the section '{section}' differs from that of the study in {folder.path}"
+            place = definition.document.problem(message, (section,))
+            raise RequestError(Problem(place.message, place.file, place.line, place.key, "--name for another study"))
+
+
+def _study_data(definition: Definition) -> dict[str, Any]:
+    """The study file as it is kept: overrides applied, paths absolute."""
+    recipe = definition.recipe.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    data = definition.document.data
+    return {"study": data["study"], "recipe": recipe, "space": data["space"]}
+
+
+def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
+    options = definition.options
+    uri = resolve_uri(home(), options.tracking.uri)
+    problems = check_uri(uri)
+    if problems:
+        raise RequestError(problems)
+    facts, data = _read_data(definition)
+    with folder.locked():
+        folder.stop_flag.unlink(missing_ok=True)
+        write_text(folder.study_file, to_yaml(_study_data(definition)))
+        with Progress(options, definition.space) as progress:
+            progress.phase("Connecting to Ray")
+            with connected():
+                return _on_cluster(definition, folder, uri, facts, data, progress, confirm=confirm)
+
+
+def _on_cluster(
+    definition: Definition,
+    folder: StudyFolder,
+    uri: str,
+    facts: dict[str, Any],
+    data: dict[str, Any],
+    progress: Progress,
+    *,
+    confirm: bool,
+) -> int:
+    import ray
+
+    from dft_search.launch.desk import open_desk
+    from dft_search.launch.worker import slot_loop
+    from dft_search.search.tune import run_trials
+
+    options = definition.options
+    wanted = None if options.slots.max == "auto" else options.slots.max
+    shape = options.slots
+    spec = SlotSpec(shape.workers, shape.gpus_per_worker, shape.cpus_per_worker, str(folder.path / "slots"), slot_loop)
+    nodes = cluster_nodes()
+    plan = plan_slots(nodes, spec.bundle, shape.workers, wanted)
+    if plan.slots == 0:
+        raise InfrastructureError(f"the study does not fit: {plan.missing}")
+    problems = check_uri(uri, nodes=len(nodes))
+    if problems:
+        raise RequestError(problems)
+    slots = min(plan.slots, options.budget.trials)
+    tracker = Tracker(uri, options.tracking.experiment or options.name, folder.path / "spill.jsonl")
+    state = folder.read_state()
+    parent = state.get("mlflow", {}).get("run_id")
+    if parent is None or not tracker.reopen(parent):
+        parent = tracker.start_parent(options.name, {**facts, "trials": options.budget.trials}, {"study": options.name})
+        tracker.log_file(parent, folder.study_file)
+    folder.update_state(
+        name=options.name,
+        created=state.get("created", time.time()),
+        state="running",
+        num_layers=definition.num_layers,
+        language=definition.recipe.data.target_language,
+        model=definition.recipe.model.path,
+        budget={"planned": options.budget.trials},
+        mlflow={"uri": uri, "experiment_id": tracker.experiment_id, "run_id": parent},
+        versions=versions(),
+        data=data,
+    )
+    asker = open_asker(folder.journal, options, definition.space, definition.fixed)
+    asker.enqueue_once(definition.first_points())
+    session = StudySession(definition, folder, asker, tracker, parent, progress, facts)
+    phase = "failed"
+    try:
+        progress.phase(f"Opening {slots} slot{'s' if slots > 1 else ''} of {shape.workers} workers")
+        desk = open_desk(spec, slots, cold=shape.mode == "cold")
+        with _stoppable(session, desk, folder), progress.watching(desk):
+            _await_workers(desk, session)
+            progress.phase("Searching")
+            began = time.time()
+            scratch = folder.path / "tune" / str(int(began * 1000))
+            run_trials(session, desk, slots=slots, limit=options.budget.trials + len(session.waiting), folder=scratch)
+            folder.update_state(seconds={**folder.read_state().get("seconds", {}), "search": time.time() - began})
+            if confirm and not session.stopping:
+                from dft_search.search.confirm import run_confirmation
+
+                progress.phase("Confirming")
+                began = time.time()
+                run_confirmation(session, desk, slots)
+                folder.update_state(seconds={**folder.read_state().get("seconds", {}), "confirm": time.time() - began})
+        progress.phase("Closing slots")
+        ray.get(desk.close.remote())
+        phase = "interrupted" if session.stopping else "finished"
+    finally:
+        folder.update_state(state=phase)
+        _finish_report(folder, tracker, parent, phase, progress, uri)
+    if session.stopping:
+        return 3
+    return 0 if session.best() is not None else 1
+
+
+def _finish_report(
+    folder: StudyFolder, tracker: Tracker, parent: str, phase: str, progress: Progress, uri: str
+) -> None:
+    """Write the report, end the parent run, say where everything is."""
+    from dft_search.report import build_report
+
+    report = build_report(folder.path)
+    tracker.log_file(parent, folder.path / "report.html")
+    tracker.log_file(parent, folder.path / "report.json")
+    tracker.end(parent, "FINISHED" if phase == "finished" else "KILLED" if phase == "interrupted" else "FAILED")
+    left = tracker.close()
+    if left:
+        progress.line(
+            f"{left} writes to MLflow wait in {folder.path / 'spill.jsonl'}; they are sent on the next resume"
+        )
+    progress.closing(
+        verdict=report["verdict"],
+        report=folder.path / "report.html",
+        command=ui_command(uri),
+        resume=folder.path.name if phase != "finished" else None,
+    )
+
+
+def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the rows once, before anything expensive: params for MLflow, and what study.json says about the data."""
+    from dft_search.data.rows import read_rows
+
+    recipe = definition.recipe
+    rows = read_rows(recipe.data.train, method=recipe.method)
+    facts = {
+        "model": recipe.model.path,
+        "language": recipe.data.target_language,
+        "workers": definition.options.slots.workers,
+        "batch_rows": recipe.training.batch_rows,
+        "data_fingerprint": rows.fingerprint,
+    }
+    return facts, {"rows": len(rows.rows), "dropped": rows.dropped, "fingerprint": rows.fingerprint}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides about results."""
+    from importlib.metadata import version
+
+    names = ("dft-search", "torch", "transformers", "ray", "optuna", "mlflow", "peft", "lm-eval", "datasets")
+    found = {"python": sys.version.split()[0]}
+    for name in names:
+        with contextlib.suppress(ModuleNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _await_workers(desk: Any, session: StudySession) -> None:
+    """Wait until a slot's workers are there. Raises InfrastructureError when they never come."""
+    import ray
+
+    began = time.monotonic()
+    while not session.stopping:
+        states = ray.get(desk.states.remote())
+        dead = next((state["dead"] for state in states if state["dead"]), None)
+        if dead is not None:
+            raise InfrastructureError(f"a slot's workers could not be started: {dead}")
+        if any("workers" in state["phases"] for state in states):
+            return
+        if time.monotonic() - began > PLACEMENT_SECONDS:
+            free = ray.available_resources()
+            raise InfrastructureError(
+                f"no workers after {PLACEMENT_SECONDS:g} s: free now are {free.get('CPU', 0):g} CPU, "
+                f"{free.get('GPU', 0):g} GPU; another study may hold the rest"
+            )
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def _stoppable(session: StudySession, desk: Any, folder: StudyFolder) -> Iterator[None]:
+    """Signals only set the stop flag; a thread polls it and tells the slots: trials meet it at their next step."""
+    over = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        folder.ask_to_stop("stop")
+
+    def poll() -> None:
+        while not over.wait(POLL_SECONDS):
+            if session.stopping is None and folder.stop_flag.exists():
+                session.stopping = folder.stop_flag.read_text(encoding="utf-8").strip() or "stop"
+                desk.request_stop.remote()
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        over.set()
+        thread.join()
+
+
+def storage_folder(definition: Definition) -> Path | None:
+    """The study's own storage as a path, None when checkpoints lie in its folder."""
+    return Path(expand_path(definition.options.storage)) if definition.options.storage else None

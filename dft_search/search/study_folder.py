@@ -1,0 +1,195 @@
+"""A study's folder in the home: what is in it, who may write it, and how it is read back."""
+
+import fcntl
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dft_search.config import Problem, RequestError, home, nearest
+from dft_search.config.files import write_json, write_text
+from dft_search.search.options import NAME
+from dft_search.search.outcomes import RUNNING
+
+CONFIRMATION = 10_000  # trials of the confirmation are numbered from here, so that the search may be extended
+
+
+@dataclass
+class TrialRecord:
+    """``trial.json``: everything that is known of a trial, in one small file.
+
+    Attributes:
+        trial: its number; confirmation runs from ``CONFIRMATION`` on.
+        outcome: value of an Outcome, or ``running``.
+        phase: search or confirm.
+        arm: in confirmation, what it stands for.
+        params: values of the space by dotted key (real layers).
+        dev: scores of the last report by metric, {value, stderr, n, ...}.
+    """
+
+    trial: int
+    phase: str
+    params: dict[str, Any]
+    seed: int
+    recipe_hash: str
+    outcome: str = RUNNING
+    arm: str | None = None
+    first: bool = False
+    dev: dict[str, dict[str, Any]] | None = None
+    test: dict[str, dict[str, Any]] | None = None
+    fraction: float = 0.0
+    steps: int = 0
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    mlflow_run_id: str | None = None
+    checkpoint_uri: str | None = None
+    message: str | None = None
+    started: float = 0.0
+    ended: float | None = None
+    logged_step: int = field(default=0)
+
+    @property
+    def name(self) -> str:
+        return f"t{self.trial:04d}"
+
+
+class StudyFolder:
+    """Reads and writes one study's folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.study_file = path / "study.yaml"
+        self.journal = path / "optuna.journal"
+        self.stop_flag = path / "stop"
+        self.confirmation = path / "confirmation.json"
+
+    def trial(self, number: int) -> Path:
+        """Folder of a trial."""
+        return self.path / "trials" / f"t{number:04d}"
+
+    def checkpoints(self, number: int, storage: str | None) -> str:
+        """Where a trial's checkpoints lie: in the study's storage if it has one, else beside the trial."""
+        name = f"t{number:04d}"
+        return f"{storage.rstrip('/')}/{self.path.name}/{name}" if storage else str(self.trial(number) / "checkpoints")
+
+    def write_trial(self, record: TrialRecord) -> None:
+        write_json(self.trial(record.trial) / "trial.json", asdict(record))
+
+    def read_trials(self) -> list[TrialRecord]:
+        """All trials by number."""
+        files = sorted(self.path.glob("trials/t*/trial.json"))
+        records = [TrialRecord(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        return sorted(records, key=lambda record: record.trial)
+
+    def append_report(self, number: int, report: dict[str, Any]) -> None:
+        """One more line in ``reports.jsonl``; predictions per item go to ``items.json``."""
+        report = dict(report)
+        items = report.pop("items", None)
+        folder = self.trial(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "reports.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(report) + "\n")
+        if items:
+            write_json(folder / "items.json", items)
+
+    def read_reports(self, number: int) -> list[dict[str, Any]]:
+        """Reports of a trial in order. A line that a crash cut short is left out."""
+        file = self.trial(number) / "reports.jsonl"
+        if not file.exists():
+            return []
+        reports = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                reports.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return reports
+
+    def read_state(self) -> dict[str, Any]:
+        """``study.json``; empty when there is none yet."""
+        file = self.path / "study.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def update_state(self, **values: Any) -> dict[str, Any]:
+        """Change ``study.json`` and return it."""
+        state = {**self.read_state(), **values}
+        write_json(self.path / "study.json", state)
+        return state
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the study's only driver. The lock dies with the process that holds it.
+
+        Raises:
+            RequestError: another driver has it; named by host and process.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                message = f"study '{self.path.name}' is being run by {holder}"
+                raise RequestError(Problem(message, expected="dft-search stop, or to wait")) from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                file.seek(0)
+                file.truncate()
+
+    def is_locked(self) -> bool:
+        """Whether a driver is at work (on this machine's file system)."""
+        lock = self.path / "lock"
+        if not lock.exists():
+            return False
+        with open(lock, encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            fcntl.flock(file, fcntl.LOCK_UN)
+        return False
+
+    def ask_to_stop(self, how: str) -> None:
+        """Set the flag that a running driver polls: ``stop`` or ``discard``."""
+        write_text(self.stop_flag, how + "\n")
+
+
+def studies_folder() -> Path:
+    """Folder that holds all studies."""
+    return home() / "studies"
+
+
+def study_path(name: str) -> Path:
+    """Folder of an existing study.
+
+    Raises:
+        RequestError: the name is none, or there is no such study (with the nearest that there is).
+    """
+    check_name(name)
+    path = studies_folder() / name
+    if not (path / "study.yaml").exists():
+        known = [folder.name for folder in studies_folder().glob("*") if (folder / "study.yaml").exists()]
+        expected = None if known else f"a study in {studies_folder()}, and there is none yet"
+        near = nearest(name, known)
+        if known and not near:
+            expected = "one of " + ", ".join(sorted(known)[:10])
+        raise RequestError(Problem(f"no study '{name}'", expected=expected, nearest=near))
+    return path
+
+
+def check_name(name: str) -> None:
+    """Refuse names that could become anything but a folder of their own. Raises RequestError."""
+    if not re.match(NAME, name):
+        raise RequestError(Problem(f"'{name}' is not a study's name", expected="1 to 40 of a-z, 0-9 and -"))

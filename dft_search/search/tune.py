@@ -1,0 +1,168 @@
+"""The Ray Tune side of a study: thin reused trials, our searcher and our scheduler behind Tune's interfaces.
+
+Tune decides when a trial starts and carries results; everything that has to survive is elsewhere: Optuna's storage
+knows the trials, slots run them, the session writes down what happened.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from dft_search.launch.desk import JobClient
+from dft_search.launch.job import Job, JobEnd, JobReport
+
+JOB, REPORT = "job", "report"
+DRIVER_CPUS = 0.01  # a trial's driver only waits, but Tune wants it to ask for something
+
+
+class StudyLoop(Protocol):
+    """What Tune's adapters ask of the study (``search.session.StudySession``), from the driver's thread."""
+
+    def next_job(self) -> Job | None:
+        """The next trial, or None when there is none (budget, time or a stop)."""
+
+    def on_report(self, trial: int, report: JobReport) -> bool:
+        """Take a report in; whether the trial goes on."""
+
+    def on_end(self, trial: int, end: JobEnd) -> None:
+        """A trial is over."""
+
+
+class TrialDriver(tune.Trainable):
+    """One Tune trial: ``step`` means "run to the next rung". The same process drives many trials."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.client = JobClient(config["desk"])
+        self.job: Job | None = config[JOB]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.client.stop()  # a trial that the scheduler stopped still holds its slot
+        self.job = new_config[JOB]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self.job is not None:
+            job, self.job = self.job, None
+            if not self.client.start(job):
+                return self._result(JobReport(end=JobEnd("interrupted")))
+        return self._result(self.client.advance())
+
+    def _result(self, report: JobReport) -> dict[str, Any]:
+        return {REPORT: _Opaque(report), tune.result.DONE: report.end is not None}
+
+    def cleanup(self) -> None:
+        self.client.stop()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {}  # Tune drops, instead of reusing, the process of a trial that cannot be saved
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing is kept here: a job goes on from its own checkpoint."""
+
+
+class _Opaque:
+    """Keeps Tune from flattening a report into hundreds of metrics."""
+
+    def __init__(self, report: JobReport):
+        self.report = report
+
+    def __deepcopy__(self, memo: Any) -> "_Opaque":
+        return self
+
+
+class _Unsaved:
+    """Tune pickles searcher and scheduler to be able to restore them. Nothing here is ever restored from that."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StudySearcher(_Unsaved, Searcher):
+    """Tune's Searcher over the study; only Tune's trial ids are kept here."""
+
+    def __init__(self, study: StudyLoop, desk: Any, trials: dict[str, int]):
+        super().__init__()
+        self.study, self.desk, self.trials = study, desk, trials
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        job = self.study.next_job()
+        if job is None:
+            return Searcher.FINISHED
+        self.trials[trial_id] = job.trial
+        return {"desk": self.desk, JOB: job}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        trial = self.trials.pop(trial_id, None)
+        if trial is None:
+            return  # the scheduler stopped it, and it has been closed there
+        report = result[REPORT].report if result and REPORT in result else None
+        if report is None or report.end is None:
+            self.study.on_end(trial, JobEnd("failed", "the process that drove this trial died"))
+            return
+        if report.report is not None:
+            self.study.on_report(trial, report)
+        self.study.on_end(trial, report.end)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text(json.dumps({}))  # state lives in Optuna's storage
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: Tune's own resume is not used."""
+
+
+class _StudyScheduler(_Unsaved, FIFOScheduler):
+    """Asks the study at every rung."""
+
+    def __init__(self, study: StudyLoop, trials: dict[str, int]):
+        super().__init__()
+        self.study, self.trials = study, trials
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        number, report = self.trials[trial.trial_id], result[REPORT].report
+        if self.study.on_report(number, report):
+            return TrialScheduler.CONTINUE
+        del self.trials[trial.trial_id]
+        self.study.on_end(number, JobEnd("pruned"))
+        return TrialScheduler.STOP
+
+
+def run_trials(study: StudyLoop, desk: Any, *, slots: int, limit: int, folder: Path) -> None:
+    """Run trials until the study gives none.
+
+    Args:
+        study: where jobs come from and reports go.
+        desk: the desk's actor handle.
+        slots: how many trials run side by side.
+        limit: an upper bound on their number.
+        folder: scratch folder for Tune's own files.
+    """
+    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1")
+    os.environ.update(TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0", RAY_AIR_NEW_OUTPUT="0")
+    trials: dict[str, int] = {}
+    tuner = tune.Tuner(
+        tune.with_resources(TrialDriver, {"CPU": DRIVER_CPUS}),
+        tune_config=tune.TuneConfig(
+            search_alg=_StudySearcher(study, desk, trials),
+            scheduler=_StudyScheduler(study, trials),
+            num_samples=limit,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()

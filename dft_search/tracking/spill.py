@@ -1,0 +1,94 @@
+"""Writes that the store could not take, in order, in files beside the study until they are sent."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from dft_search.tracking.operations import Operation
+
+
+class Spill:
+    """An ordered queue of operations on disk.
+
+    These lie side by side: ``NAME.jsonl`` (the queue), ``NAME.runs.json`` (real run ids by local id),
+    ``NAME.rejected.jsonl`` (what the store refused, with its reason) and ``NAME.files`` (copies of queued files).
+
+    Args:
+        path: the queue; its folder is created with the first operation.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._runs = path.with_suffix(".runs.json")
+        self._rejected = path.with_suffix(".rejected.jsonl")
+        self._files = path.with_suffix(".files")
+        self._count: int | None = None
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = len(self.read())
+        return self._count
+
+    def append(self, operation: Operation) -> None:
+        """Put one operation at the end; a file that it names is copied, since the original may change or vanish."""
+        count = len(self)
+        if operation.kind == "file":
+            operation = self._keep_file(operation)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(operation.to_json() + "\n")
+        self._count = count + 1
+
+    def read(self) -> list[Operation]:
+        """All operations, oldest first. A last line that a crash cut short was never acknowledged and is left out."""
+        if not self.path.exists():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        whole, _, cut = text.rpartition("\n")
+        if cut:
+            _replace(self.path, whole + "\n" if whole else "")
+        return [Operation.from_json(line) for line in whole.splitlines() if line]
+
+    def keep(self, operations: list[Operation]) -> None:
+        """What is still to be sent after a replay; the files vanish with the last operation."""
+        if operations:
+            _replace(self.path, "".join(operation.to_json() + "\n" for operation in operations))
+        else:
+            self.path.unlink(missing_ok=True)
+            shutil.rmtree(self._files, ignore_errors=True)
+        self._count = len(operations)
+
+    def reject(self, operation: Operation, reason: str) -> None:
+        """Set aside what the store will never take."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._rejected.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"reason": reason, "operation": json.loads(operation.to_json())}) + "\n")
+
+    def runs(self) -> dict[str, str]:
+        """Real run ids by local id."""
+        return json.loads(self._runs.read_text(encoding="utf-8")) if self._runs.exists() else {}
+
+    def keep_runs(self, known: dict[str, str]) -> None:
+        """Remember real run ids for later processes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(self._runs, json.dumps(known, indent=1) + "\n")
+
+    def _keep_file(self, operation: Operation) -> Operation:
+        source = Path(operation.data["source"])
+        folder = self._files / str(len(self))
+        while folder.exists():
+            folder = folder.with_name(folder.name + "x")
+        folder.mkdir(parents=True)
+        copy = shutil.copy2(source, folder / source.name)
+        return Operation(operation.kind, operation.run, operation.time, {**operation.data, "source": str(copy)})
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old or the new one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

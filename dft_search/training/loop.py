@@ -1,0 +1,218 @@
+"""A run from its first step, or its newest checkpoint, to its end: steps; at rungs scores, checkpoint, report."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dft_search.config import Problem, RequestError, expand_path
+from dft_search.data.encode import Encoded
+from dft_search.training import base, checkpoints
+from dft_search.training.micro import micro_batch_rows
+from dft_search.training.recipe import Recipe
+from dft_search.training.reporter import Decision, Report, Reporter, StepRecord
+from dft_search.training.schedule import rung_steps, total_steps
+from dft_search.training.seeds import derive
+from dft_search.training.session import Session
+from dft_search.training.step import Diverged, Prepared, Stepper
+from dft_search.training.workspace import Built, Workspace
+
+__all__ = ["Diverged", "Run", "RunEnd", "run_training"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a recipe.
+
+    Args:
+        name: for messages.
+        seed: of row order, adapters and dropout.
+        folder: for its checkpoints; every rank must see it. A complete checkpoint in there is gone on from.
+        rungs: fractions of the budget, below 1, at which to report. 1.0 is always reported.
+        checkpoint_seconds: longest time between two checkpoints.
+        steps_limit: stop after so many steps, unscored and without a checkpoint (replays).
+    """
+
+    name: str
+    seed: int
+    folder: str
+    rungs: list[float]
+    checkpoint_seconds: float = 300.0
+    steps_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended: at its full length, by a decision (or the step limit), or interrupted with a checkpoint."""
+
+    outcome: Literal["completed", "stopped", "interrupted"]
+    step: int
+    fraction: float
+
+
+def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session, workspace: Workspace) -> RunEnd:
+    """Train ``recipe``. Collective: every rank of the session calls it with equal recipes and runs.
+
+    Raises:
+        RequestError: the recipe cannot be run, or the folder holds another run's checkpoint.
+        Diverged: the loss is not finite; on all ranks alike.
+    """
+    if not session.same(derive(recipe.hash, run.seed)):
+        raise RequestError(Problem(f"the ranks of run '{run.name}' were given different recipes or seeds"))
+    data = workspace.encoded(recipe)
+    built = workspace.build(recipe, session, run.seed)
+    return _Progress(recipe, run, reporter, session, data, built).go()
+
+
+class _Progress:
+    """The state of a run between its steps."""
+
+    def __init__(self, recipe: Recipe, run: Run, reporter: Reporter, session: Session, data: Encoded, built: Built):
+        self.recipe, self.run, self.reporter, self.session, self.built = recipe, run, reporter, session, built
+        training = recipe.training
+        per_row = sum(_generation_tokens(row.segments, recipe.method) for row in data) / len(data)
+        self.total = total_steps(
+            training.length, rows=len(data), batch_rows=training.batch_rows, tokens_per_row=per_row
+        )
+        self.rungs = rung_steps(run.rungs, self.total)
+        rows = micro_batch_rows(
+            training,
+            built.model.config,
+            max_length=recipe.data.max_length,
+            parameters=sum(parameter.numel() for parameter in built.model.parameters()),
+            compute=built.compute,
+            world_size=session.world_size,
+            device=session.device,
+        )
+        self.stepper = Stepper(recipe, built, data, session, seed=run.seed, total=self.total, micro_rows=rows)
+        self.base = _base_fingerprint(recipe, built)
+        self.step = 0
+        self.tokens = 0
+        self.reported = 0.0
+        self.history: list[StepRecord] = []
+        self.unsent: Report | None = None  # written with the last checkpoint, maybe never delivered
+        self.seconds = 0.0
+        self.started = self.saved = time.monotonic()
+
+    def go(self) -> RunEnd:
+        """Steps and reports until the end."""
+        self._resume()
+        last = self.total if self.run.steps_limit is None else min(self.total, self.run.steps_limit)
+        while True:
+            if self._report_due() is Decision.STOP:
+                return self._end("stopped")
+            if self.step == self.total:
+                return self._end("completed")
+            if self.step >= last:
+                self.reporter.report(self._report(self.step / self.total, {}, {}))
+                return self._end("stopped")
+            prepared = self.stepper.prepare(self.step, self._flags())
+            stop, save = prepared.flags
+            if (stop or save) and self.step > 0:
+                self._save()
+            if stop:
+                return self._end("interrupted")
+            self._advance(prepared)
+
+    def _advance(self, prepared: Prepared) -> None:
+        try:
+            record = self.stepper.run(self.step, prepared)
+        except Diverged as error:
+            raise Diverged(error.step, self.history) from None
+        self.step += 1
+        self.tokens += prepared.tokens
+        self.history.append(record)
+
+    def _report_due(self) -> Decision:
+        """Score, save and report every rung that this step has reached and that was not reported yet."""
+        due = [fraction for fraction, step in self.rungs.items() if step <= self.step and fraction > self.reported]
+        scores = None
+        for fraction in due:
+            if self.unsent is not None and self.unsent.fraction == fraction:
+                report = self.unsent
+            else:
+                scores = scores or self.reporter.score(self.built.live, fraction)
+                report = self._report(fraction, scores.values, scores.items)
+            self.unsent = report
+            self._save()
+            decision = self.reporter.report(report)
+            self.reported, self.history, self.unsent = fraction, [], None
+            self._note()
+            if decision is Decision.STOP:
+                return decision
+        return Decision.GO_ON
+
+    def _report(self, fraction: float, scores: dict[str, Any], items: dict[str, list[float]]) -> Report:
+        rows = self.step * self.recipe.training.batch_rows
+        return Report(self.step, fraction, rows, self.tokens, self._elapsed(), list(self.history), scores, items)
+
+    def _flags(self) -> tuple[bool, bool]:
+        """Stop, save: rank 0's word on both."""
+        if self.session.rank != 0:
+            return False, False
+        return self.reporter.stop_requested(), time.monotonic() - self.saved >= self.run.checkpoint_seconds
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def _end(self, outcome: Literal["completed", "stopped", "interrupted"]) -> RunEnd:
+        return RunEnd(outcome, self.step, self.step / self.total)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "recipe_hash": self.recipe.hash,
+            "seed": self.run.seed,
+            "base_path": self.recipe.model.path,
+            "base_fingerprint": self.base,
+            "step": self.step,
+            "total": self.total,
+            "tokens": self.tokens,
+            "seconds": self._elapsed(),
+            "reported": self.reported,
+            "history": [dataclasses.asdict(record) for record in self.history],
+            "unsent": self.unsent and self.unsent.to_dict(),
+        }
+
+    def _save(self) -> None:
+        model, optimizer = self.built.model, self.stepper.optimizer
+        folder = checkpoints.save(self.run.folder, self.step, model, optimizer, self._state(), self.session)
+        self.saved = time.monotonic()
+        if self.session.rank == 0:
+            self.reporter.checkpoint(self.step, str(folder))
+
+    def _note(self) -> None:
+        """Tell the checkpoint of this step that its report was delivered."""
+        if self.session.rank == 0:
+            checkpoints.write_state(checkpoints.at_step(self.run.folder, self.step), self._state())
+
+    def _resume(self) -> None:
+        """Go on from the newest complete checkpoint, if there is one."""
+        newest = checkpoints.newest_agreed(self.run.folder, self.session)
+        if newest is None:
+            return
+        state = checkpoints.read_state(newest)
+        for name, mine in self._state().items():
+            if name in ("recipe_hash", "seed", "base_fingerprint", "total") and state[name] != mine:
+                message = f"{newest} belongs to another run: its {name} is {state[name]}"
+                raise RequestError(Problem(message, expected=str(mine)))
+        checkpoints.load(newest, self.built.model, self.stepper.optimizer, self.session)
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.reported = state["reported"]
+        self.history = [StepRecord(**record) for record in state["history"]]
+        self.unsent = Report.from_dict(state["unsent"]) if state["unsent"] else None
+
+
+def _base_fingerprint(recipe: Recipe, built: Built) -> str | None:
+    """What identifies the base model, whose frozen weights a checkpoint leaves out."""
+    folder = Path(expand_path(recipe.model.path))
+    if folder.is_dir():
+        return base.fingerprint(str(folder))
+    return getattr(built.model.config, "_commit_hash", None)  # of a model from the hub
+
+
+def _generation_tokens(segments: Mapping[str, list[int]], method: str) -> int:
+    """Tokens of one row that the generation term reads or predicts: what a length in tokens counts."""
+    side = {"sft": "english", "lm": "text"}.get(method, "target")
+    return sum(len(tokens) for name, tokens in segments.items() if name in (side, f"{side}_prompt", f"{side}_answer"))

@@ -1,0 +1,45 @@
+"""How many rows one rank reads in one forward pass."""
+
+import math
+
+import torch
+from transformers import PretrainedConfig
+
+from dft_search.training.options import LoraChoice, TrainingOptions
+
+CPU_ROWS = 32
+GPU_ROWS = 64
+GPU_SHARE = 0.8  # of the memory; the rest is for fragments and for libraries
+VALUES_A_BLOCK = 17  # that a block keeps per token and unit of width for its backward pass (Korthikanti et al., eq 2)
+
+
+def micro_batch_rows(
+    training: TrainingOptions,
+    config: PretrainedConfig,
+    *,
+    max_length: int,
+    parameters: int,
+    compute: torch.dtype,
+    world_size: int,
+    device: torch.device,
+) -> int:
+    """Rows of a micro-batch: the number that the options give, or a choice that these arguments alone decide.
+
+    On a GPU: the largest power of two whose activations fit beside this rank's share of weights, gradients and
+    optimizer state. A full row is counted at twice ``max_length`` tokens: the second half is for the English branches.
+
+    Args:
+        parameters: number of the whole model's parameters.
+        compute: type of the activations.
+    """
+    if training.micro_batch_rows != "auto":
+        return training.micro_batch_rows
+    fair = math.ceil(training.batch_rows / world_size)
+    if device.type != "cuda":
+        return min(fair, CPU_ROWS)
+    memory = GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
+    state = parameters * (2 if isinstance(training.trainable, LoraChoice) else 16) / world_size
+    depth = 2 if training.activation_checkpointing else config.num_hidden_layers
+    token = compute.itemsize * config.hidden_size * (VALUES_A_BLOCK * depth + config.num_hidden_layers)
+    rows = (memory - state) / (token * 2 * max_length)
+    return min(fair, GPU_ROWS, 2 ** max(0, math.floor(math.log2(max(1.0, rows)))))

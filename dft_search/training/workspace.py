@@ -1,0 +1,162 @@
+"""What outlives a run in a warm process: base weights, tokenizer, encoded rows, the built modules.
+
+A second run gets the same bits as in a fresh process. Modules are kept when the next recipe needs the same ones (their
+weights are then put back in place), and are built again from the kept base weights when it does not.
+"""
+
+import copy
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dft_search.config import expand_path
+from dft_search.data.encode import Encoded, encode_rows
+from dft_search.data.options import FileJoin, HubSet, TrainOptions
+from dft_search.data.rows import read_rows
+from dft_search.models.live import LiveModel
+from dft_search.models.loading import load_model, load_tokenizer
+from dft_search.models.options import ModelOptions
+from dft_search.objectives.module import ObjectiveModule
+from dft_search.training.options import LoraChoice
+from dft_search.training.recipe import Recipe
+from dft_search.training.session import Session
+from dft_search.training.sharding import fill, shard
+from dft_search.training.trainable import base_name, initial_adapter, set_trainable
+
+T = TypeVar("T")
+KEPT_SETS = 4  # encoded data sets: a study alternates between its methods, not between many files
+
+
+@dataclass
+class Built:
+    """A model that is ready to train.
+
+    Attributes:
+        module: computes the losses; what is called, and the root of the sharding.
+        live: the model inside it, with tokenizer and place.
+        compute: type that it computes in.
+    """
+
+    module: ObjectiveModule
+    live: LiveModel
+    compute: torch.dtype
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.live.model
+
+
+class Workspace:
+    """Keeps things between runs. One a process; an empty one is a cold start."""
+
+    def __init__(self) -> None:
+        self._tokenizer: dict[Hashable, PreTrainedTokenizerBase] = {}
+        self._base: dict[Hashable, PreTrainedModel] = {}
+        self._built: dict[Hashable, Built] = {}
+        self._encoded: dict[Hashable, Encoded] = {}
+
+    def tokenizer(self, options: ModelOptions) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return _kept(self._tokenizer, options.model_dump_json(), lambda: load_tokenizer(options), 1)
+
+    def base(self, options: ModelOptions) -> PreTrainedModel:
+        """The base model on the CPU, as loaded. Never trained, never changed."""
+        return _kept(self._base, options.model_dump_json(), lambda: load_model(options), 1)
+
+    def _base_of(self, recipe: Recipe) -> PreTrainedModel:
+        """The base model in the type that its trainable part starts from."""
+        options = recipe.model
+        if options.dtype == "bfloat16" and not isinstance(recipe.training.trainable, LoraChoice):
+            options = options.model_copy(update={"dtype": "float32"})  # masters lose nothing that the file has
+        return self.base(options)
+
+    def encoded(self, recipe: Recipe) -> Encoded:
+        """The recipe's rows as token segments."""
+        method, text = recipe.method, recipe.objective.conversion.text
+        key = (recipe.model.model_dump_json(), recipe.data.model_dump_json(), method, text, _stamps(recipe.data.train))
+
+        def encode() -> Encoded:
+            rows = read_rows(recipe.data.train, method=method)
+            return encode_rows(rows, self.tokenizer(recipe.model), recipe.data, query_text=text)
+
+        return _kept(self._encoded, key, encode, KEPT_SETS)
+
+    def build(self, recipe: Recipe, session: Session, seed: int) -> Built:
+        """The recipe's model with its first weights, sharded over the session's ranks. Collective.
+
+        Args:
+            seed: of the run; adapters start from it.
+        """
+        key = (
+            recipe.model.model_dump_json(),
+            recipe.training.model_dump_json(include={"trainable", "activation_checkpointing"}),
+            session.world_size,
+            str(session.device),
+        )
+        if key not in self._built:
+            self._built.clear()  # the old modules must be gone before new ones take memory
+        built = _kept(self._built, key, lambda: self._assemble(recipe, session), 1)
+        built.module.terms = recipe.objective.terms(built.model.config.num_hidden_layers)
+        built.live.max_length = recipe.data.max_length
+        _reset(built, self._base_of(recipe), seed)
+        return built
+
+    @property
+    def latest(self) -> Built:
+        """What the latest run trained, as that run left it."""
+        return next(reversed(self._built.values()))
+
+    def _assemble(self, recipe: Recipe, session: Session) -> Built:
+        compute: torch.dtype = getattr(torch, recipe.model.dtype)
+        model = copy.deepcopy(self._base_of(recipe))
+        set_trainable(model, recipe.training.trainable, compute)
+        if recipe.training.activation_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        model.config.dtype = compute  # what an export is written in
+        module = ObjectiveModule(model, recipe.objective)
+        shard(module, model, session, compute)
+        live = LiveModel(
+            model=model,
+            tokenizer=self.tokenizer(recipe.model),
+            device=session.device,
+            rank=session.rank,
+            world_size=session.world_size,
+            max_length=recipe.data.max_length,
+            root=module,
+        )
+        return Built(module, live, compute)
+
+
+def _reset(built: Built, base: PreTrainedModel, seed: int) -> None:
+    """Every weight as at the start of a run; gradients gone."""
+    first = dict(base.named_parameters())
+    for name, parameter in built.model.named_parameters():
+        parameter.grad = None
+        value = initial_adapter(name, parameter.shape, seed)
+        fill(parameter, first[base_name(name)] if value is None else value)
+    built.module.train()
+
+
+def _kept(store: dict[Hashable, T], key: Hashable, make: Callable[[], T], most: int) -> T:
+    """``store[key]``, made if absent; only the ``most`` recently used entries stay."""
+    value = store.pop(key) if key in store else make()
+    store[key] = value
+    while len(store) > most:
+        del store[next(iter(store))]
+    return value
+
+
+def _stamps(train: TrainOptions) -> tuple[tuple[str, int, int], ...]:
+    """Size and time of the local files behind the rows, so that an edited file is read again."""
+    names: list[str] = []
+    for entry in train.files:
+        if isinstance(entry, FileJoin):
+            names += [entry.english, entry.target]
+        elif not isinstance(entry, HubSet):
+            names.append(entry)
+    paths = [Path(expand_path(name)) for name in names]
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file())

@@ -1,0 +1,146 @@
+"""What `export` writes, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from dft_search.bundle import bundle_file, export, read_bundle
+from dft_search.bundle.portable import portable
+from dft_search.config import RequestError, build, parse_document
+from dft_search.config.document import to_yaml
+from dft_search.training.recipe import Recipe, check_recipe, load_recipe
+from tests.bundle.conftest import SEED, VERDICT, write_study
+from tests.training.tiny import make_recipe
+
+
+def test_the_champion(study: Path, trained_world: Path, tmp_path: Path, monkeypatch) -> None:
+    out = export(study, tmp_path / "winner")
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "bundle.yaml", "environment.txt"]
+    about = read_bundle(out).bundle
+    assert (about.study, about.trial, about.champion, about.seed) == ("tiny", 1, True, SEED)
+    assert about.params["objective.thinking.layer"] == 2 and about.verdict == VERDICT
+    assert about.confirmed is not None and about.confirmed.seeds == [5, 6, 7]
+    assert about.dev["score"].stderr == 0.03
+    assert [step.step for step in about.steps] == [1, 2, 3]
+    assert set(about.steps[0].losses) == {"total", "generation", "conversion", "thinking"}
+    assert about.data.rows == 24 and about.data.fingerprint and about.model.fingerprint
+
+    # any verb that takes a recipe takes it
+    monkeypatch.setenv("DFT_SEARCH_FILES", str(trained_world))
+    _, recipe = load_recipe(bundle_file(out), ["recipe.training.clip_norm=0.5"])
+    assert recipe.training.clip_norm == 0.5 and check_recipe(recipe) == []
+    assert load_recipe(bundle_file(out))[1].hash == about.recipe_hash
+
+
+def test_nothing_of_the_machine_and_no_secret(study: Path, trained_world: Path, tmp_path: Path) -> None:
+    out = export(study, tmp_path / "winner")
+    text = "".join(path.read_text() for path in out.iterdir())
+    for word in (str(tmp_path), str(study), str(trained_world), str(Path.home()) + "/", "geheim"):
+        assert word not in text
+    recipe = read_bundle(out).recipe
+    assert recipe.model.path == "${DFT_SEARCH_FILES}/llama"
+    assert recipe.data.train.files == ["${DFT_SEARCH_FILES}/rows.jsonl"]
+    (file,) = [file for file in read_bundle(out).bundle.files if file.path.endswith("rows.jsonl")]
+    assert file.bytes == (trained_world / "rows.jsonl").stat().st_size and file.sha256
+
+
+def test_card_and_environment(study: Path, tmp_path: Path) -> None:
+    out = export(study, tmp_path / "winner")
+    card = (out / "README.md").read_text()
+    for words in (VERDICT, "0.5 ± 0.02", "0.52 ± 0.03", "dft-search verify .", "dft-search train .", "ray job submit"):
+        assert words in card
+    assert "export DFT_SEARCH_FILES=" in card and "${DFT_SEARCH_FILES}/rows.jsonl" in card
+    pins = [line for line in (out / "environment.txt").read_text().splitlines() if not line.startswith("#")]
+    names = {line.partition("==")[0].lower() for line in pins}
+    assert {"torch", "transformers", "ray", "mlflow", "optuna", "sqlalchemy"} <= names
+    assert all("==" in line and "+" not in line and "/" not in line for line in pins)
+
+
+def test_another_trial(study: Path, tmp_path: Path) -> None:
+    about = read_bundle(export(study, tmp_path / "first", trial=0)).bundle
+    assert (about.trial, about.champion, about.confirmed) == (0, False, None)
+    assert set(about.steps[0].losses) == {"total", "generation"}
+
+
+def test_best_trial_without_a_confirmation(trained_world: Path, tmp_path: Path) -> None:
+    write_study(tmp_path / "study", trained_world, confirmed=False)
+    about = read_bundle(export(tmp_path / "study", tmp_path / "out")).bundle
+    assert (about.trial, about.champion) == (1, False)
+
+
+@pytest.mark.parametrize(("number", "words"), [(2, "trial 2 is failed"), (9, "there is no trial 9")])
+def test_trials_that_cannot_be_exported(study: Path, tmp_path: Path, number: int, words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        export(study, tmp_path / "out", trial=number)
+    assert "(0, 1)" in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_out_must_be_new_or_empty(study: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("mine")
+    with pytest.raises(RequestError, match="is not empty"):
+        export(study, full)
+    assert [path.name for path in full.iterdir()] == ["notes.txt"]
+    with pytest.raises(RequestError, match="is a file"):
+        export(study, full / "notes.txt")
+    (tmp_path / "empty").mkdir()
+    assert read_bundle(export(study, tmp_path / "empty")).bundle.trial == 1
+    with pytest.raises(RequestError, match="no such study"):
+        export(tmp_path / "nothing", tmp_path / "out")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_rows_that_changed_since_the_study(trained_world: Path, tmp_path: Path) -> None:
+    world = tmp_path / "files"
+    world.mkdir()
+    for file in trained_world.rglob("*"):
+        if file.is_file():
+            (world / file.relative_to(trained_world)).parent.mkdir(exist_ok=True)
+            (world / file.relative_to(trained_world)).write_bytes(file.read_bytes())
+    write_study(tmp_path / "study", world)
+    rows = (world / "rows.jsonl").read_text()
+    (world / "rows.jsonl").write_text(rows.replace("zh1", "zh2", 1))
+    with pytest.raises(RequestError, match="rows have changed since"):
+        export(tmp_path / "study", tmp_path / "out")
+    (world / "rows.jsonl").unlink()  # exported where the files are not
+    data = read_bundle(export(tmp_path / "study", tmp_path / "out")).bundle.data
+    assert data.rows == 24 and data.fingerprint is None
+
+
+def test_paths(trained_world: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("DFT_SEARCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("DFT_SEARCH_HOME", str(tmp_path / "home"))
+    import dft_search
+
+    package = Path(dft_search.__file__).parent
+    plain = make_recipe(trained_world).model_dump(mode="json")
+    plain["model"]["path"] = str(package / "demo" / "base")
+    plain["data"]["train"]["files"] = [
+        str(tmp_path / "data" / "alpaca" / "a.jsonl"),
+        {"english": "/srv/en/rows.json", "target": "/srv/zh/rows.json", "join": "index"},
+        "/srv/other.jsonl",
+        "tatsu-lab/alpaca",
+        "https://ann:pw@host/rows.jsonl",
+        "${HOME}/mine.jsonl",
+        str(tmp_path / "home" / "rows.jsonl"),
+    ]
+    plain["scoring"] = {
+        "dev": [{"task": "/srv/tasks/mine.yaml"}, {"suite": "quick"}],
+        "score": {"mean": ["mine"]},
+    }
+    recipe, places = portable(build(Recipe, parse_document(to_yaml({"recipe": plain}), "x"), ("recipe",)))
+    train = [entry if isinstance(entry, str) else entry.model_dump() for entry in recipe.data.train.files]
+    assert recipe.model.path == "package:demo/base"
+    assert train == [
+        "${DFT_SEARCH_DATA}/alpaca/a.jsonl",
+        {"english": "${DFT_SEARCH_FILES}/en/rows.json", "target": "${DFT_SEARCH_FILES}/zh/rows.json", "join": "index"},
+        "${DFT_SEARCH_FILES}/other.jsonl",
+        "tatsu-lab/alpaca",
+        "https://***@host/rows.jsonl",
+        "${HOME}/mine.jsonl",
+        "${DFT_SEARCH_HOME}/rows.jsonl",
+    ]
+    assert recipe.scoring is not None and recipe.scoring.dev[0].task == "${DFT_SEARCH_FILES}/mine.yaml"
+    assert places["${DFT_SEARCH_FILES}/en/rows.json"] == "/srv/en/rows.json"
+    assert places["${DFT_SEARCH_DATA}/alpaca/a.jsonl"] == str(tmp_path / "data" / "alpaca" / "a.jsonl")

@@ -1,0 +1,142 @@
+"""Task files: parts that share nothing, stable shares and limits, and one clear line for every mistake."""
+
+import json
+
+import pytest
+
+from dft_search.config import RequestError
+from dft_search.evaluation.tasks import load_task, suites, task_names
+from tests.evaluation.conftest import make_task
+
+PARTS = ("steer", "select", "test")
+
+
+def one_file(folder, rows, **parts):
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    chosen = {part: {"files": ["rows.jsonl"], "items": items} for part, items in parts.items()}
+    return load_task(str(make_task(folder, parts=chosen)))
+
+
+def rows(count):
+    return [{"id": i, "prompt": f"question {i}", "choices": ["a", "b"], "answer": 0} for i in range(count)]
+
+
+def test_shares_are_disjoint_complete_and_a_property_of_the_id(tmp_path):
+    task = one_file(tmp_path, rows(300), steer="1/3", select="2/3", test="3/3")
+    ids = {part: {item.id for item in task.items(part)} for part in PARTS}
+    assert set.union(*ids.values()) == {str(i) for i in range(300)}
+    assert sum(map(len, ids.values())) == 300
+    assert min(map(len, ids.values())) > 60
+    more = one_file(tmp_path, rows(400)[::-1], steer="1/3", select="2/3", test="3/3")
+    assert {item.id for item in more.items("steer") if int(item.id) < 300} == ids["steer"]
+
+
+def test_limits_are_nested_and_keep_the_order(tmp_path):
+    task = one_file(tmp_path, rows(100), steer="all")
+    few, more = task.items("steer", 10), task.items("steer", 40)
+    assert (len(few), len(more)) == (10, 40)
+    assert set(few) < set(more)
+    assert [int(item.id) for item in more] == sorted(int(item.id) for item in more)
+    assert [item.id for item in few] != [str(i) for i in range(10)]
+    assert task.items("steer", 1000) == task.items("steer")
+
+
+def test_an_item_in_two_parts_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="parts 'steer' and 'test' share an item"):
+        one_file(tmp_path, rows(10), steer="all", test="1/2").items("steer")
+    path = make_task(tmp_path)
+    steer = (tmp_path / "places.steer.jsonl").read_text().splitlines()
+    leaked = {**json.loads(steer[3]), "id": "another"}  # the same question under another id
+    (tmp_path / "places.test.jsonl").write_text(json.dumps(leaked))
+    with pytest.raises(RequestError, match=r"share an item \(ids 'steer-3' and 'another'\)"):
+        load_task(str(path)).items("steer")
+
+
+GOOD = {"id": 1, "prompt": "question", "choices": ["a", "b"], "answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "part 'steer' has no items"),
+        ('{"id": 1,', "rows.jsonl:1: is not JSON"),
+        ("[1]", "a row is not an object"),
+        (json.dumps({**GOOD, "answer": 2}), "has 2 choices, and none of them is marked"),
+        (json.dumps({**GOOD, "answer": True}), "none of them is marked"),
+        (json.dumps({**GOOD, "choices": ["a", " "]}), "a choice or an answer that is empty"),
+        (json.dumps({**GOOD, "choices": "ab"}), "has no list of choices"),
+        (json.dumps({**GOOD, "choices": ["a"], "answer": 0}), "fewer than 2 choices"),
+        (json.dumps({**GOOD, "prompt": ""}), "has an empty prompt"),
+        (json.dumps({"idd": 1, "prompt": "q"}), "an item has no column 'id' (did you mean 'idd'?)"),
+        (json.dumps({"id": 1, "promt": "q"}), "no column 'prompt' (did you mean 'promt'?)"),
+        (json.dumps(GOOD) + "\n" + json.dumps(GOOD), "id '1' occurs twice in part 'steer'"),
+    ],
+)
+def test_broken_rows(tmp_path, text, message):
+    path = make_task(tmp_path, parts={"steer": {"files": ["rows.jsonl"]}})
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError) as error:
+        load_task(str(path)).items("steer")
+    assert message in str(error.value)
+
+
+HARNESS = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "prompt",
+    "doc_to_choice": "choices",
+    "doc_to_target": "answer",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "accuracy"}, "multiple_choice yields no metric 'accuracy', only acc, acc_norm, margin"),
+        ({"metrics": ["acc"]}, "a metric is named twice"),
+        ({"task": "a/b"}, "text that matches"),
+        ({"harness": {**HARNESS, "output_type": "generate_until"}}, "'generate_until' is not allowed"),
+        ({"harness": {**HARNESS, "doc_to_choice": None}}, "multiple_choice needs it"),
+        ({"harness": {**HARNESS, "doc_to_txt": "x"}}, "did you mean 'doc_to_text'?"),
+        ({"parts": {"dev": {"files": ["x"]}}}, "unknown key"),
+        ({"parts": {"steer": {"files": []}}}, "at least 1 entries"),
+        ({"parts": {"steer": {"files": ["x"], "items": "3/2"}}}, "there is no share 3/2"),
+    ],
+)
+def test_broken_task_files(tmp_path, changes, message):
+    with pytest.raises(RequestError) as error:
+        load_task(str(make_task(tmp_path, **changes)))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ prompt", "is not a Jinja template"),
+        ("{{ question }}", "'question' is undefined"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ cycler.__init__.__globals__.os.system('true') }}", "unsafe"),
+        ("{% for i in range(10 ** 9) %}x{% endfor %}", "Range too big"),
+        ("{{ prompt + 1 }}", "cannot be rendered"),
+    ],
+)
+def test_templates_are_rendered_in_a_sandbox(tmp_path, template, message):
+    path = make_task(tmp_path, harness={**HARNESS, "doc_to_text": template})
+    with pytest.raises(RequestError) as error:
+        load_task(str(path)).items("steer")
+    assert message in str(error.value)
+
+
+def test_a_missing_part_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="task places has no part 'steer'"):
+        one_file(tmp_path, rows(5), test="all").items("steer")
+
+
+def test_shipped_tasks_are_complete():
+    names = task_names()
+    assert {"demo_questions", "demo_questions_en", "xcopa_zh", "xcopa_vi"} < set(names)
+    for name in names:
+        task = load_task(name)
+        assert task.name == name
+        assert all(getattr(task.options.parts, part) for part in PARTS)
+    for suite, members in suites().items():
+        assert set(members) <= set(names), suite

@@ -1,0 +1,69 @@
+"""What travels with a job: the study file, the files it names under new paths, and nothing that is on the cluster."""
+
+from pathlib import Path
+
+import pytest
+
+from dft_search.config import RequestError, load_document
+from dft_search.launch import packing
+from dft_search.launch.packing import pack
+
+STUDY = """\
+study: {name: packed}
+recipe:
+  model: {path: base}
+  data: {train: {files: [rows.jsonl, {english: en.json, target: zh.json}, "${ROWS}/more.jsonl", org/rows]}}
+  scoring: {dev: [{task: task.yaml}, {suite: quick}], test: [{task: task.yaml}]}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study file with local files of every kind beside it."""
+    folder = tmp_path / "study"
+    (folder / "base").mkdir(parents=True)
+    (folder / "base" / "config.json").write_text("{}")
+    for name in ("rows.jsonl", "en.json", "zh.json", "items.jsonl"):
+        (folder / name).write_text(name)
+    (folder / "task.yaml").write_text("task: t\nparts: {steer: {files: [items.jsonl, '${ROWS}/x.jsonl']}}\n")
+    (folder / "study.yaml").write_text(STUDY)
+    return folder / "study.yaml"
+
+
+def test_local_files_travel_and_are_found_from_the_packed_study(study: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    job.mkdir()
+    lines = pack(load_document(study), job)
+    packed = load_document(job / "study.yaml").data["recipe"]
+    assert (job / packed["model"]["path"] / "config.json").read_text() == "{}"
+    rows, pair, portable, hub = packed["data"]["train"]["files"]
+    assert (job / rows).read_text() == "rows.jsonl"
+    assert (job / pair["english"]).read_text() == "en.json"
+    assert (job / pair["target"]).read_text() == "zh.json"
+    assert (portable, hub) == ("${ROWS}/more.jsonl", "org/rows")
+    task = packed["scoring"]["dev"][0]["task"]
+    assert packed["scoring"]["test"][0]["task"] == task  # one copy of a file that is named twice
+    items, elsewhere = load_document(job / task).data["parts"]["steer"]["files"]
+    assert (job / task).parent.joinpath(items).read_text() == "items.jsonl"
+    assert elsewhere == "${ROWS}/x.jsonl"
+    assert "on the cluster: org/rows" in lines
+    assert sum(line.startswith("travels: ") for line in lines) == 6
+
+
+def test_missing_files_are_all_named_with_their_lines(study: Path, tmp_path: Path) -> None:
+    (study.parent / "rows.jsonl").unlink()
+    (study.parent / "items.jsonl").unlink()
+    with pytest.raises(RequestError) as caught:
+        pack(load_document(study), tmp_path)
+    lines = [str(problem) for problem in caught.value.problems]
+    assert len(lines) == 2
+    assert "study.yaml:4: recipe.data.train.files[0]: no such file" in lines[0]
+    assert "task.yaml:2: parts.steer.files[0]: no such file" in lines[1]
+
+
+def test_too_much_is_refused_with_every_size(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "MAX_BYTES", 2000)
+    (study.parent / "base" / "model.safetensors").write_bytes(bytes(3 * 2**20))
+    with pytest.raises(RequestError, match=r"3 MiB are too large.*3\.0 MiB 0-base.*0\.0 MiB 1-rows\.jsonl"):
+        pack(load_document(study), tmp_path)
+    assert not (tmp_path / "study.yaml").exists()

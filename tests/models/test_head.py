@@ -1,0 +1,76 @@
+"""Token losses against torch's own, with gradients, and what a detached row may reach."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dft_search.models import head
+from dft_search.models.head import detached_call, token_losses
+
+
+def inputs(rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    states = torch.randn(rows, 8, dtype=dtype).requires_grad_()
+    weight = torch.randn(21, 8, dtype=dtype).requires_grad_()
+    return states, weight, torch.randint(0, 21, (rows,))
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("attached", [0, 4, 10, 17])
+def test_losses_and_gradients(attached: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "CHUNK_ROWS", 5)
+    states, weight, labels = inputs(17)
+    scale = torch.rand(17, dtype=torch.float64)
+    found = token_losses(states, weight, labels, attached=attached, softcap=softcap)
+    got = torch.autograd.grad((found * scale).sum(), (states, weight))
+
+    logits = torch.cat([states[:attached] @ weight.T, states[attached:] @ weight.detach().T])
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    expected = F.cross_entropy(logits, labels, reduction="none")
+    want = torch.autograd.grad((expected * scale).sum(), (states, weight))
+    assert torch.allclose(found, expected, rtol=1e-12)
+    for mine, theirs in zip(got, want, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-10, atol=1e-14)
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    states, weight, labels = inputs(6)
+    token_losses(states, weight.detach(), labels).sum().backward()
+    assert states.grad is not None
+
+
+def test_constant_states_train_the_head() -> None:
+    states, weight, labels = inputs(6)
+    token_losses(states.detach(), weight, labels).sum().backward()
+    expected = torch.autograd.grad(F.cross_entropy(states.detach() @ weight.T, labels, reduction="sum"), weight)[0]
+    assert torch.allclose(weight.grad, expected)
+
+
+def test_half_precision_is_reduced_in_float32() -> None:
+    states, weight, labels = inputs(300, torch.bfloat16)
+    found = token_losses(states, weight, labels)
+    found.sum().backward()
+    exact = F.cross_entropy((states @ weight.T).float(), labels, reduction="none")
+    assert found.dtype == torch.float32 and torch.allclose(found, exact, rtol=1e-6)
+    assert weight.grad.dtype == states.grad.dtype == torch.bfloat16
+
+
+def test_the_vocabulary_is_never_held_for_all_tokens() -> None:
+    rows, width, vocabulary = 3 * head.CHUNK_ROWS, 4, 1000
+    states, weight = torch.randn(rows, width).requires_grad_(), torch.randn(vocabulary, width).requires_grad_()
+    sizes: list[int] = []
+    labels = torch.randint(0, vocabulary, (rows,))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        losses = token_losses(states, weight, labels)
+    losses.sum().backward()
+    assert max(sizes) <= vocabulary * width
+
+
+def test_a_detached_call_reaches_its_input_alone() -> None:
+    norm = torch.nn.RMSNorm(8, dtype=torch.float64)
+    states = torch.randn(3, 8, dtype=torch.float64).requires_grad_()
+    out = detached_call(norm, states)
+    assert torch.equal(out, norm(states))
+    out.pow(3).sum().backward()
+    assert states.grad is not None and norm.weight.grad is None and norm.weight.requires_grad

@@ -1,0 +1,104 @@
+"""Plans and attention by segment against plain causal attention on each chain."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dft_search.models import segments
+from dft_search.models.attention import segmented_attention
+from dft_search.models.segments import Segment, make_plan
+
+# two rows: a root with two branches, of which one has a branch of its own; then lone roots of nearly equal length
+ROWS = [
+    Segment(range(10, 20), 4),
+    Segment(range(20, 24), 2, parent=0, start=6),
+    Segment(range(24, 29), 3, parent=0, start=6),
+    Segment(range(29, 31), 3, parent=2, start=9),
+    Segment(range(31, 40), 4),
+    Segment(range(40, 44), 2, parent=4, start=5),
+    Segment(range(44, 53), 4),
+    Segment(range(53, 61), 1),
+]
+
+
+def chain(number: int) -> list[int]:
+    """All tokens that the last token of a segment sees."""
+    segment = ROWS[number]
+    before = chain(segment.parent)[: segment.start] if segment.parent >= 0 else []
+    return [*before, *segment.tokens]
+
+
+def test_the_living_are_always_the_first() -> None:
+    plan = make_plan(ROWS)
+    depth = {token: segment.depth for segment in ROWS for token in segment.tokens}
+    for phase in plan.phases:
+        assert all(depth[token] >= phase.last for token in plan.ids[: phase.tokens].tolist())
+        assert all(depth[token] < phase.last for token in plan.ids[phase.tokens :].tolist())
+        assert plan.buckets[phase.buckets - 1].end == phase.tokens
+    assert [(phase.first, phase.last) for phase in plan.phases] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert plan.token_layers == sum(segment.depth * len(segment.tokens) for segment in ROWS)
+
+
+def test_positions_are_found_along_the_chain() -> None:
+    plan = make_plan(ROWS)
+    for number in range(len(ROWS)):
+        tokens = chain(number)
+        found = plan.index(number, range(len(tokens)))
+        assert plan.ids[found].tolist() == tokens
+        own = found[ROWS[number].start :]
+        assert plan.positions[own].tolist() == list(range(ROWS[number].start, len(tokens)))
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, window: int | None, cap: float | None) -> Tensor:
+    """[T, H, D] each; textbook attention with a dense mask."""
+    scores = torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(q.shape[-1])
+    scores = scores if cap is None else cap * torch.tanh(scores / cap)
+    distance = torch.arange(len(q))[:, None] - torch.arange(len(q))[None]
+    seen = (distance >= 0) & (distance < (window or len(q)))
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -math.inf).softmax(-1), v)
+
+
+@pytest.mark.parametrize("cap", [None, 0.7])
+@pytest.mark.parametrize("window", [None, 1, 3, 7, 50])
+@pytest.mark.parametrize(("share", "pairs"), [(0.0, 0), (0.25, 4096), (0.25, 0)])
+def test_attention(
+    share: float, pairs: int, window: int | None, cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "PADDED_SHARE", share)
+    monkeypatch.setattr(segments, "PADDED_PAIRS", pairs)
+    plan = make_plan(ROWS)
+    torch.manual_seed(0)
+    query = torch.randn(1, 4, len(plan.ids), 6, dtype=torch.float64)
+    key, value = torch.randn(2, 1, 2, len(plan.ids), 6, dtype=torch.float64).unbind()
+    for phase in plan.phases:
+        living = [x[:, :, : phase.tokens] for x in (query, key, value)]
+        found = segmented_attention(
+            SimpleNamespace(num_key_value_groups=2),
+            *living,
+            plan.buckets[: phase.buckets],
+            scaling=6**-0.5,
+            sliding_window=window,
+            softcap=cap,
+        )[0]
+        assert found.shape == (phase.tokens, 4, 6)
+        for number, segment in enumerate(ROWS):
+            if segment.depth < phase.last:
+                continue
+            flat = plan.index(number, range(len(chain(number))))
+            q, k, v = (x[0].transpose(0, 1)[flat] for x in (query, key, value))
+            expected = plain(q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), window, cap)
+            assert torch.allclose(found[flat[segment.start :]], expected[segment.start :], rtol=1e-10, atol=1e-12)
+
+
+def test_rows_of_nearly_equal_length_share_a_call() -> None:
+    rows = [Segment(range(60 + n % 4), 2) for n in range(32)]
+    rows += [Segment(range(8 + n % 3), 1, parent=n, start=50 + n % 4) for n in range(32)]
+    assert len(make_plan(rows).buckets) <= 4
+
+
+def test_rows_of_very_different_length_do_not() -> None:
+    plan = make_plan([Segment(range(length), 1) for length in (20, 500, 21, 490)])
+    assert [bucket.rows for bucket in plan.buckets] == [2, 2]

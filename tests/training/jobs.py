@@ -1,0 +1,98 @@
+"""What the ranks of a test do: importable by name in a spawned process."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dft_search.training.export import save_pretrained
+from dft_search.training.loop import Diverged, Run, run_training
+from dft_search.training.recipe import Recipe
+from dft_search.training.session import Session
+from dft_search.training.trainable import trainable_parameters
+from dft_search.training.workspace import Workspace
+from tests.training.tiny import Memory, Trained, train
+
+
+def train_all(recipes: list[Recipe], folder: Path) -> list[Trained]:
+    """Train the recipes one after another in one warm workspace."""
+    workspace = Workspace()
+    return [train(recipe, folder / str(number), workspace) for number, recipe in enumerate(recipes)]
+
+
+class _Collectives(TorchDispatchMode):
+    """Counts collectives by name (torch's CommDebugMode does not get along with FSDP2's hooks here)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "c10d" in str(func):
+            self.counts[str(func)] = self.counts.get(str(func), 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_collectives(recipe: Recipe, folder: Path) -> dict[str, int]:
+    """Collectives of a whole run, by name."""
+    session = Session.from_environment(torch.device("cpu"))
+    workspace = Workspace()
+    with _Collectives() as mode:
+        run_training(recipe, Run("count", 1, str(folder), []), Memory(), session, workspace)
+    return mode.counts
+
+
+def diverge(recipe: Recipe, folder: Path) -> tuple[int, int]:
+    """Step at which the run diverged, and how many records it kept."""
+    try:
+        train(recipe, folder)
+    except Diverged as error:
+        return error.step, len(error.history)
+    raise AssertionError("the run did not diverge")
+
+
+def export(recipe: Recipe, folder: Path, ids: list[list[int]]) -> torch.Tensor:
+    """Train, write the model to ``folder``/model, return the live model's logits for ``ids``."""
+    workspace = Workspace()
+    train(recipe, folder / "run", workspace)
+    live = workspace.latest.live
+    save_pretrained(live, folder / "model")
+    with live.gathered() as model:
+        return model(input_ids=torch.tensor(ids)).logits.float()
+
+
+def export_marked_adapter(recipe: Recipe, folder: Path) -> dict[str, tuple[torch.Size, torch.Size]]:
+    """Give every adapter shard the value rank + 1, write the adapter, return (whole, local) shapes by name."""
+    session = Session.from_environment(torch.device("cpu"))
+    workspace = Workspace()
+    built = workspace.build(recipe, session, seed=0)
+    shapes = {}
+    for name, parameter in trainable_parameters(built.model).items():
+        assert isinstance(parameter, DTensor)
+        with torch.no_grad():
+            parameter.to_local().fill_(session.rank + 1)
+        shapes[name] = (parameter.shape, parameter.to_local().shape)
+    save_pretrained(built.live, folder)
+    return shapes
+
+
+class Killed(Exception):
+    """Stands for a process that ends between a checkpoint and its report."""
+
+
+class Mortal(Memory):
+    """Dies when it should send a report."""
+
+    def report(self, report: Any) -> Any:
+        raise Killed
+
+
+def train_until_report(recipe: Recipe, folder: Path) -> None:
+    """A run that dies at its first rung, after the checkpoint and before the report."""
+    try:
+        train(recipe, folder, rungs=(0.5,), memory=Mortal())
+    except Killed:
+        return
+    raise AssertionError("there was no report")
