@@ -34,7 +34,8 @@ quickstart: install  ## run the built-in study: search, report, export, verify, 
 	$(BIN)/dft-search report $$name; \
 	$(BIN)/dft-search export $$name --out "$$bundle"; \
 	$(BIN)/dft-search verify "$$bundle"; \
-	$(BIN)/dft-search train "$$bundle" --set 'recipe.training.length={steps: 20}'; \
+	$(BIN)/dft-search train "$$bundle" --set name=$$name --set 'recipe.training.length={steps: 20}' \
+	  --set 'slots={workers: 2, gpus_per_worker: 0, cpus_per_worker: 1}'; \
 	echo; \
 	$(BIN)/dft-search report $$name --json 2>/dev/null | \
 	  $(BIN)/python -c 'import json, sys; print("Verdict:   ", json.load(sys.stdin)["verdict"])'; \

@@ -16,8 +16,8 @@ def model_card(bundle: Bundle) -> str:
     what = describe_recipe(recipe.model_dump(mode="json"))
     role = "champion" if about.champion else f"trial {about.trial}"
     parts = [
-        f"# {about.study}: {what}",
-        f"The {role} of the dft-search study `{about.study}`: a recipe to fine-tune `{recipe.model.path}` for "
+        f"# {bundle.name}: {what}",
+        f"The {role} of the dft-search study `{bundle.name}`: a recipe to fine-tune `{recipe.model.path}` for "
         f"`{recipe.data.target_language}`, with what is needed to train it elsewhere and to check that the training is "
         "the same. It holds no weights and no data.",
         "## What the study found",
@@ -32,11 +32,12 @@ def model_card(bundle: Bundle) -> str:
         f"{about.tolerance:g} relative):",
         _shell(*_variables(bundle), "dft-search verify ."),
         "## Train it",
-        "On this machine, with the settings of the recipe; `--set recipe.training.KEY=VALUE` changes one:",
+        "With as many workers as the trial had. `--set slots.workers=8` changes that and keeps the global batch, and "
+        "`--set recipe.training.KEY=VALUE` changes the recipe:",
         _shell("dft-search train ."),
         "On a Ray cluster that has the same environment and sees the same files:",
         _shell(_submit(bundle)),
-        "A longer run is another run, since the learning rate follows the length: its first loss alone is as noted here.",
+        "A longer run is another run, since the learning rate follows the length: its first loss alone is as noted.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -49,8 +50,9 @@ def _scores(bundle: Bundle) -> str:
         for part, spread in (("test", about.confirmed.test), ("dev, select part", about.confirmed.dev)):
             rows.append((f"`{about.metric}`, {part}", _spread(spread), f"standard deviation over {seeds} fresh seeds"))
     for name, score in sorted(about.dev.items(), key=lambda pair: (pair[0] != about.metric, pair[0])):
-        rows.append((f"`{name}`, dev, steer part", _score(score), f"standard error over {score.n} items, one seed"))
-    note = "The steer part of dev chose this recipe among others, so its scores flatter it; test was read once."
+        error = f"standard error over {score.n} items, one seed"
+        rows.append((f"`{name}`, dev, {about.part} part", _score(score), error))
+    note = "Dev chose this recipe among others, so its dev scores flatter it; test was read once."
     return _table(("score", "value", "± is the"), rows) + "\n\n" + note
 
 
@@ -61,9 +63,9 @@ def _identity(bundle: Bundle) -> list[tuple[str, str]]:
         ("base model", f"`{recipe.model.path}`, weights `{about.model.fingerprint or 'not noted'}`"),
         ("rows", f"{about.data.rows or 'unknown number'}, fingerprint `{about.data.fingerprint or 'not noted'}`"),
         ("recipe", f"`{about.recipe_hash}` (in `bundle.yaml`)"),
-        ("seed", f"{about.seed}"),
+        ("seed", f"{bundle.seed}"),
         ("chosen by the search", ", ".join(f"`{key}` = {value}" for key, value in about.params.items()) or MISSING),
-        ("trial", f"{about.trial}, on {about.workers or 'an unknown number of'} workers"),
+        ("trial", f"{about.trial}, ranks: {bundle.slots.workers}"),
         ("versions", versions),
     ]
 

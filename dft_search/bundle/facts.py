@@ -67,7 +67,7 @@ def same_version(expected: str, found: str | None, *, name: str) -> bool:
 
 
 def model_fingerprint(options: ModelOptions) -> str | None:
-    """What identifies the weights: a hash over a folder's files, or a hub model's commit; None where it is not known."""
+    """What identifies the weights: a hash of a folder's files, or a hub model's commit; None where neither is known."""
     folder = Path(expand_path(options.path))
     if folder.is_dir():
         return base.fingerprint(str(folder))

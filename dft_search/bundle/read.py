@@ -3,11 +3,12 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from dft_search.config import Document, Options, Problem, RequestError, build, load_document
+from dft_search.search.options import NAME, Slots
 from dft_search.training.recipe import Recipe
 
 FILE = "bundle.yaml"
@@ -78,34 +79,31 @@ class Provenance(Options):
     Attributes:
         format: of this file.
         created: UTC.
-        study: name of the study.
         trial: number of the search trial.
         champion: whether confirmation chose it.
-        seed: of the trial; training with it repeats the trial.
         recipe_hash: of the recipe in this file.
         trained_hash: of the recipe as the study ran it; differs where paths had to be rewritten.
         params: what the search chose, by key.
         metric: name of the score that the study optimized.
-        dev: scores of the trial on the part of dev that steered the search.
+        part: of dev that the trial's own scores are on: `steer` in the search, `select` in the confirmation.
+        dev: scores of the trial on that part.
         confirmed: scores over fresh seeds, None without a confirmation.
         verdict: what the study found, in a sentence.
         model, data, files: what the recipe needs, and how to tell the right one.
         versions: of the libraries that decide about numbers.
-        workers: ranks of the trial.
         steps: losses of the first steps.
         tolerance: relative difference of losses that ``verify`` allows.
     """
 
     format: int
     created: str
-    study: str
     trial: int
     champion: bool
-    seed: int
     recipe_hash: str
     trained_hash: str
     params: dict[str, Any]
     metric: str
+    part: Literal["steer", "select"]
     dev: dict[str, ScoreRecord]
     confirmed: Confirmed | None
     verdict: str
@@ -113,7 +111,6 @@ class Provenance(Options):
     data: DataRecord
     files: list[FileRecord]
     versions: dict[str, str]
-    workers: int | None
     steps: Annotated[list[LossRecord], Field(min_length=1)]
     tolerance: Annotated[float, Field(gt=0, lt=1)]
 
@@ -128,9 +125,18 @@ class Provenance(Options):
 class Bundle(Options):
     """All of ``bundle.yaml``. Any verb that takes a file with a ``recipe`` section takes it too.
 
-    ``checksum`` holds 16 hex digits over the rest: it tells an edited bundle from the one that was written.
+    Attributes:
+        name: of the study, and by default of what is trained from the bundle.
+        seed: of the trial; training with it repeats the trial.
+        slots: the workers that the trial ran on.
+        recipe: what is trained.
+        bundle: where it comes from.
+        checksum: 16 hex digits over the rest; tells an edited bundle from the one that was written.
     """
 
+    name: str = Field(pattern=NAME)
+    seed: int
+    slots: Slots
     bundle: Provenance
     recipe: Recipe
     checksum: str

@@ -68,7 +68,7 @@ def _versions(bundle: Bundle) -> list[Check]:
 
 def _losses(bundle: Bundle, steps: list[LossRecord]) -> list[Check]:
     about = bundle.bundle
-    records = replay(bundle.recipe, about.seed, len(steps), Session.from_environment(), Workspace())
+    records = replay(bundle.recipe, bundle.seed, len(steps), Session.from_environment(), Workspace())
     replayed = {
         record.step: {
             key.removeprefix("loss/"): value for key, value in record.metrics.items() if key.startswith("loss/")

@@ -17,6 +17,7 @@ from dft_search.config.document import to_yaml
 from dft_search.data.rows import read_rows
 from dft_search.report.collect import StudyView, TrialView, collect
 from dft_search.report.data import report_data
+from dft_search.search.options import Slots
 from dft_search.tracking.secrets import mask
 from dft_search.training.options import LoraChoice
 from dft_search.training.recipe import Recipe, load_recipe
@@ -117,19 +118,17 @@ def _recipe_of(view: StudyView, trial: TrialView) -> Recipe:
 
 def _contents(view: StudyView, trial: TrialView, trained: Recipe) -> dict[str, Any]:
     recipe, places = portable(trained)
-    settings = load_document(view.folder / "study.yaml").data.get("study") or {}
     is_champion = trial.number == _champion(view)
     provenance = {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "study": view.name,
         "trial": trial.number,
         "champion": is_champion,
-        "seed": trial.seed,
         "recipe_hash": recipe.hash,
         "trained_hash": trial.recipe_hash or trained.hash,
         "params": dict(trial.params),
         "metric": view.metric,
+        "part": "select" if trial.phase == "confirm" else "steer",
         "dev": {name: {"value": s.value, "stderr": s.stderr, "n": s.n} for name, s in trial.dev.items()},
         "confirmed": _confirmed(view) if is_champion else None,
         "verdict": mask(report_data(view)["verdict"]),
@@ -137,11 +136,23 @@ def _contents(view: StudyView, trial: TrialView, trained: Recipe) -> dict[str, A
         "data": _data(view, trained),
         "files": [_file_record(name, Path(path)) for name, path in places.items()],
         "versions": _versions(view),
-        "workers": (settings.get("slots") or {}).get("workers"),
         "steps": _first_steps(trial),
         "tolerance": _tolerance(trained),
     }
-    return {"bundle": provenance, "recipe": recipe.model_dump(mode="json", by_alias=True)}
+    return {
+        "name": view.name,
+        "seed": trial.seed,
+        "slots": _slots(view),
+        "bundle": provenance,
+        "recipe": recipe.model_dump(mode="json", by_alias=True),
+    }
+
+
+def _slots(view: StudyView) -> dict[str, int]:
+    document = load_document(view.folder / "study.yaml")
+    given = "slots" in (document.data.get("study") or {})
+    slots = build(Slots, document, ("study", "slots")) if given else Slots()
+    return slots.model_dump(include={"workers", "gpus_per_worker", "cpus_per_worker"})
 
 
 def _confirmed(view: StudyView) -> dict[str, Any] | None:

@@ -3,11 +3,11 @@
 Every verb imports what it needs when it runs, so that help loads neither torch nor Ray.
 """
 
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
+import dft_search
 from dft_search.cli import (
     data,
     export,
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        print(metadata.version("dft-search"))
+        print(dft_search.__version__)
         raise typer.Exit
 
 

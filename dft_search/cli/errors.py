@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from typer import Context
 from typer.core import TyperGroup
 
 from dft_search.config import InfrastructureError, Interrupted, RequestError
@@ -43,7 +42,7 @@ class Verbs(TyperGroup):
             code = WRONG_REQUEST
         sys.exit(DONE if code is None else code)
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the verb; Ctrl-C and SIGTERM end it alike, and both leave work that can be resumed."""
         try:
             return super().invoke(ctx)

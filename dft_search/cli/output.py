@@ -31,10 +31,10 @@ def print_json(document: Any) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A plain table; None shows as a dash."""
+    """A plain table whose first column is never cut; None shows as a dash."""
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column)
+    for index, column in enumerate(columns):
+        shown.add_column(column, no_wrap=index == 0)
     for row in rows:
         shown.add_row(*("-" if cell is None else str(cell) for cell in row))
     return shown

@@ -1,5 +1,6 @@
 """``plan``: validates a study and says what it would take. Changes nothing."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -34,22 +35,30 @@ def run(
     if as_json:
         print_json(result)
     else:
-        for problem in result["problems"]:
-            say(str(Problem(**problem)))
-        if result["valid"]:
-            _show(result, console())
+        _show(result, console())
     if not result["valid"]:
         return 2
     return 0 if result["fits"] else 1
 
 
 def _show(result: dict[str, Any], out: Console) -> None:
+    from dft_search.report.wording import short_key
+
+    for problem in [Problem(**fields) for fields in result["problems"]]:
+        if result["fits"]:  # nothing that stops the study: what this machine lacks, with --offline
+            print(f"note: {problem}", file=sys.stderr)
+        else:
+            say(str(problem))
+    if not result["valid"]:
+        return
     out.print("The study is valid, " + ("and fits." if result["fits"] else "but does not fit."))
     for key in ("slots", "steps", "gpu_hours"):
-        value = result.get(key)
-        out.print(f"  {key.replace('_', ' ')}: {number(value) if isinstance(value, float) else value}")
-    points = result.get("first_points") or []
-    if points:
-        keys = sorted({key for point in points for key in point})
-        rows = ([number(p[key]) if isinstance(p.get(key), float) else p.get(key) for key in keys] for p in points)
-        out.print(table("First suggestions", keys, rows))
+        out.print(f"  {key.replace('_', ' ')}: {_cell(result[key]) or '-'}")
+    points = result["first_points"]
+    keys = list(dict.fromkeys(key for point in points for key in point))
+    rows = ([short_key(key), *(_cell(point.get(key)) for point in points)] for key in keys)
+    out.print(table("First suggestions", ["", *map(str, range(1, len(points) + 1))], rows))
+
+
+def _cell(value: object) -> str | None:
+    return number(value, 3) if isinstance(value, float) else None if value is None else str(value)

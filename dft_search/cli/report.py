@@ -20,6 +20,4 @@ def run(name: StudyName, as_json: AsJson = False) -> None:
     if as_json:
         print_json(result)
         return
-    out = console()
-    print_report(result, out)
-    out.print(f"Page: {folder / 'report.html'}", soft_wrap=True)
+    print_report(result, console())

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dft_search.cli.options import AsJson
-from dft_search.cli.output import console, only_documents, print_json
+from dft_search.cli.output import console, only_documents, print_json, table
 
 
 def run(
@@ -26,7 +26,16 @@ def run(
     if as_json:
         print_json(result)
     else:
+        rows = (
+            [check["name"], _cell(check["expected"]), _cell(check["found"]), "yes" if check["ok"] else "NO"]
+            for check in result["checks"]
+        )
         out = console()
-        for key, value in result.items():
-            out.print(f"{key}: {value}", soft_wrap=True)
+        out.print(table("Checks", ["what", "in the bundle", "here", "agrees"], rows))
+        out.print("The bundle is reproduced here." if result["ok"] else "The bundle is NOT reproduced here.")
     return 0 if result["ok"] else 1
+
+
+def _cell(value: object) -> str:
+    """Losses by term as their total; --json has them all."""
+    return f"{value['total']:.6f}" if isinstance(value, dict) and "total" in value else str(value)

@@ -166,7 +166,7 @@ def _locate(location: Key, options: type[BaseModel], written: Any) -> tuple[Key,
     for part in location:
         owners = [model for model in models if part in _fields(model)]
         if isinstance(part, str) and not owners:
-            named = [model for model in models if model.__name__ == part]
+            named = [model for model in models if part == model.__name__ or f"{model.__name__}]" in part]
             if named:
                 if isinstance(written, dict) and named[0] is not _best_member(models, written):
                     return None

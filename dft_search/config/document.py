@@ -113,7 +113,7 @@ def to_yaml(value: Any) -> str:
     stream = io.StringIO()
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[attr-defined]
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     writer.width = 120
     writer.dump(value, stream)
     return stream.getvalue()

@@ -1,11 +1,13 @@
 """The desk hands out the slots of a study, one trial at a time each, and replaces those that are used up."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 
+from dft_search.config import InfrastructureError
 from dft_search.launch.slot import Slot, SlotSpec
 
 # the thread that runs Ray Train blocks in its own thread, which Ray takes for a blocked event loop
@@ -81,11 +83,57 @@ class Desk:
         await asyncio.gather(*(slot.close.remote() for slot in open_slots))
 
 
-def open_desk(spec: SlotSpec, count: int, *, cold: bool) -> Any:
-    """A Desk actor with its slots started. It lives as long as the process that opened it."""
-    desk = ray.remote(Desk).options(num_cpus=0, max_concurrency=64 + 4 * count).remote(spec, count, cold)
-    ray.get(desk.open.remote())
-    return desk
+class SlotPool:
+    """A study's slots as its driver sees them. They live as long as this object's process.
+
+    Args:
+        spec: shape of every slot.
+        count: how many.
+        cold: a slot lives for one trial only.
+    """
+
+    def __init__(self, spec: SlotSpec, count: int, *, cold: bool):
+        self.count = count
+        self.desk = ray.remote(Desk).options(num_cpus=0, max_concurrency=64 + 4 * count).remote(spec, count, cold)
+        ray.get(self.desk.open.remote())
+
+    def client(self) -> "JobClient":
+        """A client that runs one job after the other."""
+        return JobClient(self.desk)
+
+    def states(self) -> list[dict[str, Any]]:
+        """State of every slot (``Slot.state``)."""
+        return list(ray.get(self.desk.states.remote()))
+
+    def request_stop(self) -> None:
+        """Ask all running jobs to end as interrupted; hand out no more slots. Does not wait."""
+        self.desk.request_stop.remote()
+
+    def wait_for_workers(self, seconds: float, given_up: Callable[[], bool]) -> None:
+        """Wait until the workers of one slot are there, or ``given_up`` says so.
+
+        Raises:
+            InfrastructureError: they did not come in time, or a slot died.
+        """
+        deadline = time.monotonic() + seconds
+        while not given_up():
+            states = self.states()
+            dead = next((state["dead"] for state in states if state["dead"]), None)
+            if dead is not None:
+                raise InfrastructureError(f"a slot's workers could not be started: {dead}")
+            if any("workers" in state["phases"] for state in states):
+                return
+            if time.monotonic() > deadline:
+                free = ray.available_resources()
+                raise InfrastructureError(
+                    f"no workers after {seconds:g} s: free now are {free.get('CPU', 0):g} CPU, "
+                    f"{free.get('GPU', 0):g} GPU; another study may hold the rest"
+                )
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """End all slots in order."""
+        ray.get(self.desk.close.remote())
 
 
 class JobClient:

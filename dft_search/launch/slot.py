@@ -3,8 +3,8 @@
 One actor is the slot. It holds a Ray Train run whose workers ask it for jobs, by RPC from every rank: an idle slot
 waits in no collective, so nothing times out. A driver (a Tune trial, or confirmation) submits a job, reads its reports
 and answers each with a decision. When a worker dies, Ray Train starts the group anew, and the new group goes on with
-the same job from its last checkpoint. When a rank fails on its own (an exception, out of memory), the job ends with that
-outcome and the group is replaced, so that nothing of it reaches the next job.
+the same job from its last checkpoint. When a rank fails on its own (an exception, out of memory), the job ends with
+that outcome and the group is replaced, so that nothing of it reaches the next job.
 """
 
 import asyncio
@@ -58,7 +58,6 @@ class _Active:
     decisions: dict[float, str] = field(default_factory=dict)  # by fraction of the budget
     attempts: int = 1
     step: int = 0
-    total: int = 0
     end: JobEnd | None = None
 
 
@@ -71,7 +70,8 @@ class Slot:
         self.active: _Active | None = None
         self.count = 0
         self.taken: set[tuple[int, int]] = set()  # (generation, rank) pairs that run the active job
-        self.generation, self.present, self.broken = 0, set(), False
+        self.generation, self.broken = 0, False
+        self.present: set[int] = set()
         self.stopping = self.closed = False
         self.dead: str | None = None
         self.phases: dict[str, float] = {"start": time.time()}
@@ -137,8 +137,8 @@ class Slot:
         return {
             "trial": active.job.trial if active and running else None,
             "step": active.step if active and running else 0,
-            "total": active.total if active and running else 0,
             "workers": len(self.present),
+            "generation": self.generation,
             "phases": dict(self.phases),
             "pids": dict(self.pids),
             "dead": self.dead,
@@ -213,10 +213,10 @@ class Slot:
             self.taken.add((generation, rank))
             return self.active.number, self.active.job
 
-    async def heartbeat(self, number: int, step: int, total: int) -> bool:
+    async def heartbeat(self, number: int, step: int) -> bool:
         """Rank 0 tells its step; the answer is whether the job should stop with a checkpoint."""
         if self.active is not None and self.active.number == number:
-            self.active.step, self.active.total = step, total
+            self.active.step = step
             self.phases.setdefault("first_step", time.time())
         return self.stopping
 

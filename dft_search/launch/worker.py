@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import threading
 import traceback
 from typing import Any
@@ -77,6 +78,8 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
             end = run_training(recipe, run, reporter, session, workspace)
         except Diverged as error:  # the loss is reduced over ranks, so all of them are here
             return JobEnd("diverged", str(error))
+        if end.outcome == "stopped" and session.rank == 0:  # nothing will go on from there, and disks fill up
+            shutil.rmtree(job.folder, ignore_errors=True)
         if end.outcome == "completed" and job.keep_model is not None:
             save_pretrained(workspace.latest.live, job.keep_model)
     return JobEnd({"completed": "completed", "stopped": "pruned", "interrupted": "interrupted"}[end.outcome])
@@ -119,7 +122,7 @@ class SlotReporter:
     def _beat(self) -> None:
         event = threading.Event()
         while not self._done:
-            self._stop = ray.get(self.slot.heartbeat.remote(self.number, self.step, 0))
+            self._stop = ray.get(self.slot.heartbeat.remote(self.number, self.step))
             event.wait(HEARTBEAT_SECONDS)
 
     def score(self, live: LiveModel, fraction: float) -> Scores:
@@ -141,9 +144,9 @@ class SlotReporter:
         """Remember the newest complete checkpoint for the next report."""
         self.checkpoint_folder = folder
 
-    def stop_requested(self) -> bool:
+    def stop_requested(self, step: int) -> bool:
         """Whether the slot asked for a stop at its last heartbeat."""
-        self.step += 1
+        self.step = step
         return self._stop
 
 

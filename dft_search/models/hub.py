@@ -42,8 +42,7 @@ def find_model(options: ModelOptions) -> Source:
     if folder.is_dir():
         config = folder / "config.json"
         if not config.is_file():
-            hint = "a folder with config.json"
-            raise RequestError(Problem(f"'{path}' holds no config.json", key=KEY, expected=hint))
+            raise RequestError(Problem(f"'{path}' holds no config.json", key=KEY, expected="a folder with config.json"))
         return Source(path, None, str(config), True)
     if folder.exists():
         raise RequestError(Problem(f"'{path}' is a file", key=KEY, expected="a folder, or org/name on the hub"))

@@ -48,8 +48,7 @@ class Batch:
         pools: (English, target) states by term.
         counts: [T] float64: labels of a token term, rows of a state term.
         dropped: [T] float64: English tokens that found no position (position-wise and aligned readings).
-        tokens: tokens read.
-        empty: no row at all; a dummy token stands in, every loss is zero and every gradient is there.
+        tokens: tokens read; 0 when a dummy token stands in for rows.
     """
 
     plan: Plan
@@ -58,7 +57,6 @@ class Batch:
     counts: Tensor
     dropped: Tensor
     tokens: int
-    empty: bool = False
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device; the counts stay on the CPU."""
@@ -75,7 +73,8 @@ def collate(rows: Sequence[EncodedRow], objective: Objective, num_layers: int, *
     """Plan one forward pass over ``rows``.
 
     Args:
-        rows: any number, also none: then a dummy token lets this rank take part in every collective.
+        rows: any number, also none: then a dummy token that nobody reads lets this rank take part in every collective;
+            its loss is zero, and so are its gradients, which are there all the same.
         objective: what is minimized.
         num_layers: blocks of the model.
         has_bos: token 0 of a prompt is a BOS (``Encoded.has_bos``).
@@ -93,9 +92,6 @@ def collate(rows: Sequence[EncodedRow], objective: Objective, num_layers: int, *
     pools = {term.name: _pools(plan, laid, term.name) for term in terms if isinstance(term, StateTerm)}
     counts = [len(labels[t.name].labels) if t.name in labels else len(pools[t.name][0].index) for t in terms]
     dropped = [sum(row.tokens[t.name].dropped for row in laid) if t.name in labels else 0 for t in terms]
-    if empty:
-        zero = torch.zeros(1, dtype=torch.long)
-        labels[next(iter(labels))] = Labels(zero, zero)
     return Batch(
         plan,
         labels,
@@ -103,7 +99,6 @@ def collate(rows: Sequence[EncodedRow], objective: Objective, num_layers: int, *
         torch.tensor(counts, dtype=torch.float64),
         torch.tensor(dropped, dtype=torch.float64),
         0 if empty else len(plan.ids),
-        empty,
     )
 
 

@@ -49,11 +49,11 @@ class ObjectiveModule(nn.Module):
         values = self.values(batch)
         weights = torch.tensor([term.weight for term in self.terms], dtype=torch.float64)
         counts = denominators.to("cpu", torch.float64)
-        scale = torch.where(counts > 0, weights / counts, torch.zeros_like(weights)) * (0.0 if batch.empty else 1.0)
+        scale = torch.where(counts > 0, weights / counts, torch.zeros_like(weights))
         sums = torch.stack([values[term.name].sum(dtype=torch.float64) for term in self.terms])
         loss = (sums * scale.to(sums.device)).sum()
         wide = next(iter(values.values())).dtype
-        return loss.to(wide), sums.detach() * (0.0 if batch.empty else 1.0)
+        return loss.to(wide), sums.detach()
 
     def values(self, batch: Batch) -> dict[str, Tensor]:
         """Unweighted losses by term: one for each label [M] of a token term, one for each row [R] of a state term."""
@@ -62,13 +62,11 @@ class ObjectiveModule(nn.Module):
         states = segmented_forward(self.model, batch.plan, layers)
         found = self._token_values(batch, states)
         for term in self.terms:
-            if isinstance(term, StateTerm) and not batch.empty:
+            if isinstance(term, StateTerm):
                 english, target = batch.pools[term.name]
                 a = self._pooled(states, term.english, english, term.pooling)
                 b = self._pooled(states, term.target, target, term.pooling)
                 found[term.name] = 1 - F.cosine_similarity(a, b, -1)
-            elif isinstance(term, StateTerm):
-                found[term.name] = batch.counts.new_zeros(0, device=batch.plan.ids.device)
         return found
 
     def _token_values(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:

@@ -1,13 +1,17 @@
 """Reads a study's folder into plain views. Tolerant of a running or killed study; never writes."""
 
+import fcntl
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dft_search.config import Problem, RequestError, load_document, nearest
+from dft_search.objectives.options import Objective
 
 SEARCHED = ("search", "baseline")  # the phases whose trials are ranked on the leaderboard
 
@@ -34,14 +38,18 @@ class PointView:
 
 @dataclass(frozen=True, slots=True)
 class TrialView:
-    """One run of the study, whatever its phase or outcome. `losses` holds (step, value) by term, `total` among them."""
+    """One run of the study, whatever its phase or outcome.
+
+    `objective` is what the recipe really uses (`Objective.canonical`, with real layers): a supervision that is off is
+    absent. `losses` holds (step, value) by term, `total` among them.
+    """
 
     number: int
     outcome: str
     phase: str
     arm: str | None
     params: Mapping[str, Any]
-    recipe: Mapping[str, Any]
+    objective: Mapping[str, Any]
     seed: int | None
     recipe_hash: str | None
     dev: Mapping[str, ScoreView]
@@ -63,12 +71,10 @@ class TrialView:
         """Whether the trial ended with its whole budget spent."""
         return self.outcome == "completed"
 
-    def layers(self, num_layers: int | None) -> tuple[int | None, int | None]:
+    @property
+    def layers(self) -> tuple[int | None, int | None]:
         """Real layers of conversion and thinking; None where the recipe has no such term."""
-        objective = self.recipe.get("objective") or {}
-        if objective.get("method", "dft") != "dft":
-            return None, None
-        conversion, thinking = (_layer(objective.get(name) or {}, num_layers) for name in ("conversion", "thinking"))
+        conversion, thinking = (self.objective.get(name, {}).get("layer") for name in ("conversion", "thinking"))
         return conversion, thinking
 
 
@@ -133,18 +139,22 @@ def collect(folder: Path) -> StudyView:
     about = _read_json(folder / "study.json", unread) or {}
     settings = load_document(folder / "study.yaml").data if (folder / "study.yaml").is_file() else {}
     study, recipe = settings.get("study") or {}, settings.get("recipe") or {}
-    direction, metric = _objective(study.get("objective"))
+    direction, metric = _direction(study.get("objective"))
     score = (recipe.get("scoring") or {}).get("score") or {}
     homes = sorted((folder / "trials").glob("t*")) if (folder / "trials").is_dir() else []
-    trials = [trial for trial in (_trial(home, recipe, unread) for home in homes) if trial is not None]
+    depth = about.get("num_layers")
+    trials = [trial for trial in (_trial(home, recipe, depth, unread) for home in homes) if trial is not None]
+    state = _state(folder, str(about.get("state", "running")))
+    if state != "running":
+        trials = [replace(t, outcome="interrupted") if t.outcome == "running" else t for t in trials]
     return StudyView(
         folder=folder,
         name=str(about.get("name") or study.get("name") or folder.name),
-        state=str(about.get("state", "running")),
+        state=state,
         created=_number(about.get("created")),
         language=about.get("language") or (recipe.get("data") or {}).get("target_language"),
         model=about.get("model") or (recipe.get("model") or {}).get("path"),
-        num_layers=about.get("num_layers"),
+        num_layers=depth,
         planned=(about.get("budget") or {}).get("planned"),
         metric=metric,
         maximize=direction,
@@ -168,7 +178,20 @@ def _check(folder: Path) -> None:
         raise RequestError(Problem("is not a study's folder", file=str(folder), expected=expected))
 
 
-def _objective(objective: Any) -> tuple[bool, str]:
+def _state(folder: Path, told: str) -> str:
+    """A study that calls itself running while nobody holds its lock was cut off."""
+    lock = folder / "lock"
+    if told != "running" or not lock.is_file():
+        return told
+    with open(lock, encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return told
+    return "interrupted"
+
+
+def _direction(objective: Any) -> tuple[bool, str]:
     for maximize in (True, False):
         word = "maximize" if maximize else "minimize"
         if isinstance(objective, Mapping) and objective.get(word):
@@ -176,17 +199,10 @@ def _objective(objective: Any) -> tuple[bool, str]:
     return True, "score"
 
 
-def _trial(home: Path, template: Mapping[str, Any], unread: list[str]) -> TrialView | None:
+def _trial(home: Path, template: Mapping[str, Any], depth: int | None, unread: list[str]) -> TrialView | None:
     about = _read_json(home / "trial.json", unread)
     if about is None or "trial" not in about:
         return None
-    recipe: Mapping[str, Any] = template
-    if (home / "recipe.yaml").is_file():
-        try:
-            document = load_document(home / "recipe.yaml").data
-            recipe = document.get("recipe") or document
-        except RequestError:
-            unread.append(f"{home.name}/recipe.yaml")
     reports = list(_read_lines(home / "reports.jsonl"))
     return TrialView(
         number=int(about["trial"]),
@@ -194,7 +210,7 @@ def _trial(home: Path, template: Mapping[str, Any], unread: list[str]) -> TrialV
         phase=str(about.get("phase", "search")),
         arm=about.get("arm"),
         params=about.get("params") or {},
-        recipe=recipe,
+        objective=_objective(home, template, depth, unread),
         seed=about.get("seed"),
         recipe_hash=about.get("recipe_hash"),
         dev=_scores(about.get("dev")),
@@ -213,11 +229,27 @@ def _trial(home: Path, template: Mapping[str, Any], unread: list[str]) -> TrialV
     )
 
 
-def _points(reports: list[dict[str, Any]]) -> Iterator[PointView]:
+def _objective(home: Path, template: Mapping[str, Any], depth: int | None, unread: list[str]) -> Mapping[str, Any]:
+    """What a trial's recipe really trains on, from its recipe.yaml or else from the study's template."""
+    recipe = template
+    try:
+        if (home / "recipe.yaml").is_file():
+            recipe = load_document(home / "recipe.yaml").data.get("recipe") or {}
+        objective = Objective.model_validate(recipe.get("objective") or {})
+    except (RequestError, ValidationError):
+        unread.append(f"{home.name}/recipe.yaml")
+        return {}
+    return (objective.resolved(depth) if depth else objective).canonical()
+
+
+def _points(reports: list[dict[str, Any]]) -> list[PointView]:
+    """Reports with scores, by fraction: one that was told twice (after a resume) counts as told last."""
+    points: dict[float, PointView] = {}
     for report in reports:
         scores, fraction = _scores(report.get("scores")), _number(report.get("fraction"))
         if scores and fraction is not None:
-            yield PointView(int(report.get("step") or 0), fraction, scores)
+            points[fraction] = PointView(int(report.get("step") or 0), fraction, scores)
+    return [points[fraction] for fraction in sorted(points)]
 
 
 def _losses(reports: list[dict[str, Any]]) -> dict[str, tuple[tuple[int, float], ...]]:
@@ -230,15 +262,6 @@ def _losses(reports: list[dict[str, Any]]) -> dict[str, tuple[tuple[int, float],
                 if key.startswith("loss/") and finite is not None:
                     curves.setdefault(key.removeprefix("loss/"), {})[int(record["step"])] = finite
     return {term: tuple(sorted(curve.items())) for term, curve in curves.items()}
-
-
-def _layer(term: Mapping[str, Any], num_layers: int | None) -> int | None:
-    if term.get("supervision", "none") == "none":
-        return None
-    layer = term.get("layer")
-    if isinstance(layer, str) and layer.endswith("%") and num_layers:
-        return max(1, math.floor(float(layer[:-1]) / 100 * num_layers))
-    return layer if isinstance(layer, int) else None
 
 
 def _scores(scores: Any) -> dict[str, ScoreView]:

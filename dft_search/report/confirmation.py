@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dft_search.report.collect import StudyView, TrialView, collect
-from dft_search.report.statistics import Comparison, RunScores, compare, holm, mean_and_deviation
+from dft_search.report.statistics import LEVEL, Comparison, RunScores, compare, holm, mean_and_deviation
 from dft_search.report.verdict import confirmed_verdict
-from dft_search.report.wording import Scale, describe_recipe
+from dft_search.report.wording import Scale, describe_objective
 
 #: Arms that are another way to train (or no training), as against controls that take one part of DFT away.
 BASELINES = ("tft", "sft", "base")
@@ -19,7 +19,8 @@ BASELINES = ("tft", "sft", "base")
 class ArmRun:
     """One finished run of an arm: its score on dev (the select part) and on test, and the test items by metric.
 
-    `items` holds exactly the metrics that the score is the mean of; None when they were not kept.
+    `items` holds exactly the metrics that the score is the mean of; None when they were not kept. `tasks` are all test
+    metrics by name, told beside the score and compared by nobody.
     """
 
     trial: int
@@ -27,6 +28,7 @@ class ArmRun:
     dev: float
     test: float | None = None
     items: Mapping[str, Sequence[float]] | None = None
+    tasks: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def compare_arms(
                 "seeds": [run.seed for run in arm.runs],
                 "dev": _summary([run.dev for run in arm.runs]),
                 "test": _summary([run.score for run in tested.get(name, [])]),
+                "tasks": _by_task(arm),
                 "runs": [{"trial": r.trial, "seed": r.seed, "dev": r.dev, "test": r.test} for r in arm.runs],
                 "champion_minus_arm": _shown(comparisons.get(name), adjusted.get(name)),
             }
@@ -135,11 +138,12 @@ def _arm(view: StudyView, name: str, source: int | None) -> Arm:
             dev=trial.dev[view.metric].value,
             test=trial.test[view.metric].value if view.metric in trial.test else None,
             items=_scored_items(view, trial),
+            tasks={name: score.value for name, score in trial.test.items() if name != view.metric},
         )
         for trial in trials
         if trial.completed and view.metric in trial.dev
     ]
-    return Arm(runs, label=describe_recipe(trials[0].recipe), trial=source, params=trials[0].params)
+    return Arm(runs, label=describe_objective(trials[0].objective), trial=source, params=trials[0].params)
 
 
 def _scored_items(view: StudyView, trial: TrialView) -> dict[str, list[float]] | None:
@@ -150,6 +154,11 @@ def _scored_items(view: StudyView, trial: TrialView) -> dict[str, list[float]] |
 
 def _tested(arm: Arm) -> list[RunScores]:
     return [RunScores(run.seed, run.test, run.items) for run in arm.runs if run.test is not None]
+
+
+def _by_task(arm: Arm) -> dict[str, dict[str, float | int | None]]:
+    names = dict.fromkeys(name for run in arm.runs for name in run.tasks)
+    return {name: _summary([run.tasks[name] for run in arm.runs if name in run.tasks]) for name in names}
 
 
 def _summary(values: Sequence[float]) -> dict[str, float | int | None]:
@@ -178,6 +187,6 @@ def _shown(result: Comparison | None, adjusted: float | None) -> dict[str, Any]:
     }
     if adjusted is not None:
         shown["p_holm"] = adjusted
-        if adjusted >= 0.05:
+        if adjusted >= LEVEL:
             shown["conclusion"] = "no_difference"
     return shown

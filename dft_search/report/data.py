@@ -8,7 +8,7 @@ from dft_search.report.collect import ScoreView, StudyView, TrialView
 from dft_search.report.importance import parameter_importance
 from dft_search.report.limits import near_chance, unconcluded
 from dft_search.report.verdict import unconfirmed_verdict
-from dft_search.report.wording import Scale, describe_recipe
+from dft_search.report.wording import Scale, describe_objective
 
 CURVE_POINTS = 80  # of a loss curve: enough for a small panel, and keeps the page light
 NO_TEST = {"p_value": None, "method": None, "smallest_effect": None}
@@ -18,7 +18,7 @@ def report_data(view: StudyView) -> dict[str, Any]:
     """Everything that the report says: `verdict, champion, leaderboard, arms, test, importance, layer_map`, and beside
     these `study`, `limits` (what could not be concluded), `curves` and `cost`. Scores are in the metric's own unit;
     `study.points` tells whether they are proportions, which people see as points."""
-    labels = {trial.number: describe_recipe(trial.recipe) for trial in view.trials}
+    labels = {trial.number: describe_objective(trial.objective) for trial in view.trials}
     scale = Scale(view.in_points(view.metric))
     confirmation = view.confirmation
     champion = (confirmation or {}).get("champion") or _leader(view, labels)
@@ -57,7 +57,8 @@ def _study(view: StudyView, scale: Scale) -> dict[str, Any]:
         "data": dict(view.data),
         "phase_seconds": dict(view.phase_seconds),
         "versions": dict(view.versions),
-        "mlflow": dict(view.mlflow),
+        # Not the address: it may hold a password, and the page is passed on.
+        "mlflow": {key: value for key, value in view.mlflow.items() if key != "uri"},
     }
 
 
@@ -91,7 +92,7 @@ def _leaderboard(view: StudyView, labels: Mapping[int, str]) -> list[dict[str, A
 
 
 def _leaderboard_row(view: StudyView, trial: TrialView, label: str, rank: int | None) -> dict[str, Any]:
-    conversion, thinking = trial.layers(view.num_layers)
+    conversion, thinking = trial.layers
     score = trial.dev.get(view.metric)
     return {
         "rank": rank,
@@ -131,9 +132,9 @@ def _layer_map(view: StudyView) -> dict[str, Any]:
     unfinished: dict[tuple[int | None, int | None], int] = defaultdict(int)
     for trial in view.searched:
         if trial.completed and view.metric in trial.dev:
-            cells[trial.layers(view.num_layers)].append(trial)
+            cells[trial.layers].append(trial)
         else:
-            unfinished[trial.layers(view.num_layers)] += 1
+            unfinished[trial.layers] += 1
     entries = []
     for pair in sorted({*cells, *unfinished}, key=lambda pair: (pair[0] or 0, pair[1] or 0)):
         values = [trial.dev[view.metric].value for trial in cells.get(pair, [])]

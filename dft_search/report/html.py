@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from dft_search.report.figures.arms import arms_on_test, leads_on_test
+from dft_search.report.figures.arms import arm_title, arms_on_test, leads_on_test
 from dft_search.report.figures.bars import cost_bars, importance_bars
 from dft_search.report.figures.curves import dev_curves, highlighted, term_curves
 from dft_search.report.figures.layers import layer_map
@@ -96,7 +96,7 @@ def _champion(report: Mapping[str, Any]) -> str:
     facts.append(
         ("Dev", scale.spread(dev["mean"], dev["sd"] or dev.get("stderr")), f"{plural(dev['n'], 'run')}{noise}")
     )
-    if confirmed:
+    if confirmed and champion["test"]["n"]:
         test = champion["test"]
         facts.append(("Test", test_scale.spread(test["mean"], test["sd"]), f"{plural(test['n'], 'fresh seed')}"))
     spent = sum(entry["seconds"] for entry in report["cost"])
@@ -120,9 +120,16 @@ def _origin(champion: Mapping[str, Any]) -> str:
 def _on_test(report: Mapping[str, Any]) -> str:
     figures = [figure for figure in (arms_on_test(report), leads_on_test(report)) if figure]
     test = report["test"]
+    if not figures and report["arms"]:
+        scale = Scale(bool(report["study"]["points"]))
+        arms = [
+            f"{arm_title(report, name)} {scale.spread(arm['dev']['mean'], arm['dev']['sd'])}"
+            for name, arm in report["arms"].items()
+        ]
+        return f"<p>No run has a score on test. On dev, over fresh seeds: {_prose(listed(arms))}.</p>"
     if not figures:
         return "<p>Test was not read: no recipe was confirmed with fresh seeds.</p>"
-    lines = _figures(figures, "")
+    lines = _figures(figures, "", opened=True)
     if test["method"]:
         scale = Scale(bool(test.get("points")))
         effect = scale.gap(test["smallest_effect"]) if test["smallest_effect"] is not None else "not measured"

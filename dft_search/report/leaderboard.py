@@ -88,10 +88,11 @@ def _row(
 
 
 def _message(row: Mapping[str, Any]) -> str:
-    if not row["message"]:
+    lines = str(row["message"] or "").strip().splitlines()
+    if not lines:
         return ""
-    first = str(row["message"]).strip().splitlines()[0]
-    return f'<span class="message">{escape(first[:160])}</span>'
+    said = lines[-1] if lines[0].startswith("Traceback") else lines[0]
+    return f'<span class="message">{escape(said[:160])}</span>'
 
 
 def _number(value: float | None, text: str) -> str:

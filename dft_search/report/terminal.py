@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from dft_search.report.wording import MISSING, Scale, duration, plural, setting,
 ROWS = 12  # of the leaderboard; the page has them all
 BAR = 21  # characters of an error bar
 INTERVAL = 1.96
+WIDE = 100  # columns from which there is room for error bars and secondary columns
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -26,18 +26,20 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"{'champion' if champion['test'] else 'leader'}: {chosen}", style="dim"))
     if report["leaderboard"]:
         console.print()
-        console.print(_leaderboard(report))
+        console.print(_leaderboard(report, wide=console.width >= WIDE))
         hidden = len(report["leaderboard"]) - ROWS
         if hidden > 0:
             console.print(Text(f"and {plural(hidden, 'more trial')}", style="dim"))
     if report["arms"]:
         console.print()
-        console.print(_arms(report))
+        console.print(_arms(report, wide=console.width >= WIDE))
     if report["limits"]:
         console.print()
         console.print(Text("What could not be concluded", style="bold"))
+        bullets = Table.grid(padding=(0, 1))
         for sentence in report["limits"]:
-            console.print(Padding(Text(f"- {sentence}"), (0, 0, 0, 2)))
+            bullets.add_row("-", Text(sentence))
+        console.print(bullets)
     spent = sum(entry["seconds"] for entry in report["cost"])
     runs = sum(entry["trials"] for entry in report["cost"])
     console.print()
@@ -51,16 +53,17 @@ def _plain_table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
 
 
-def _leaderboard(report: Mapping[str, Any]) -> Table:
+def _leaderboard(report: Mapping[str, Any], *, wide: bool) -> Table:
     study, scale = report["study"], Scale(bool(report["study"]["points"]))
     table = _plain_table("Leaderboard")
     for name in ("#", "trial"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("recipe", overflow="fold")
     table.add_column(f"dev {study['metric']}", justify="right", no_wrap=True)
-    table.add_column("95 % interval", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
-    table.add_column("rows seen", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("95 % interval", no_wrap=True)
+        table.add_column("rows seen", justify="right", no_wrap=True)
     rows = report["leaderboard"][:ROWS]
     ends = [row["dev"]["score"] + side * _half(row) for row in rows if row["rank"] for side in (-1, 1)]
     for row in rows:
@@ -71,9 +74,8 @@ def _leaderboard(report: Mapping[str, Any]) -> Table:
             str(row["trial"]),
             row["label"],
             score if ranked or row["dev"]["score"] is None else f"({score})",
-            _bar(row, min(ends), max(ends)) if ranked else "",
             row["outcome"].replace("_", " "),
-            f"{100 * row['fraction']:.0f} %",
+            *((_bar(row, min(ends), max(ends)) if ranked else "", f"{100 * row['fraction']:.0f} %") if wide else ()),
             style=None if ranked else "dim",
         )
     return table
@@ -97,19 +99,19 @@ def _bar(row: Mapping[str, Any], low: float, high: float) -> str:
     return "".join(cells)
 
 
-def _arms(report: Mapping[str, Any]) -> Table:
+def _arms(report: Mapping[str, Any], *, wide: bool) -> Table:
     test, study = report["test"], report["study"]
     scale, dev_scale = Scale(bool(test.get("points"))), Scale(bool(study["points"]))
     table = _plain_table("Confirmation (fresh seeds; ± is the deviation between seeds)")
     table.add_column("arm", overflow="fold")
-    for name in ("seeds", "dev", "test", "champion minus arm", "p"):
+    for name in ("seeds", *(("dev",) if wide else ()), "test", "champion minus arm", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, arm in report["arms"].items():
         lead = arm.get("champion_minus_arm") or {}
         table.add_row(
             arm_title(report, name),
             str(len(arm["seeds"])),
-            dev_scale.spread(arm["dev"]["mean"], arm["dev"]["sd"]),
+            *((dev_scale.spread(arm["dev"]["mean"], arm["dev"]["sd"]),) if wide else ()),
             scale.spread(arm["test"]["mean"], arm["test"]["sd"]),
             _lead(lead, scale),
             _p_value(lead, primary=name == test.get("baseline")),

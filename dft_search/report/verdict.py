@@ -62,7 +62,7 @@ def unconfirmed_verdict(view: StudyView, scale: Scale, labels: dict[int, str]) -
         ends = listed([f"{count} {outcome}" for outcome, count in counts.most_common()]) or "none was started"
         return f"Nothing can be concluded: no trial completed ({ends})."
     best = ranked[0]
-    score = scale.number(best.dev[view.metric].value)
+    score = scale.spread(best.dev[view.metric].value, best.dev[view.metric].stderr)
     what = f"trial {best.number} ({labels[best.number]}) with {score} on dev"
     if view.state == "running":
         return f"The study is running, {done}: so far {what} leads, and nothing is confirmed."

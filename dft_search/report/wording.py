@@ -15,6 +15,8 @@ ARM_LABELS = {
     "paper": "the paper's layers",
 }
 
+METHOD_LABELS = {"tft": "plain TFT", "sft": "plain SFT", "lm": "plain language modelling"}
+
 MISSING = "-"
 
 
@@ -48,12 +50,16 @@ class Scale:
 
     def spread(self, mean: float | None, deviation: float | None) -> str:
         """A mean with what follows the plus-minus sign, when there is one. No digits that the deviation drowns."""
-        if mean is None or not deviation:
+        if mean is None or deviation is None:
             return self.number(mean)
-        if self.points:
+        if self.points or not deviation:
             return f"{self.number(mean)} ± {self.number(deviation)}"
         digits = max(0, 1 - math.floor(math.log10(deviation)))
         return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+    def brief(self, value: float) -> str:
+        """A score where there is room for a few characters."""
+        return self.number(value) if self.points else f"{value:.2g}"
 
     def tick(self, value: float) -> str:
         """A value on an axis, without digits it does not need."""
@@ -61,17 +67,25 @@ class Scale:
 
 
 def describe_recipe(recipe: Mapping[str, Any]) -> str:
-    """A recipe's objective in a few words: "plain TFT", "conversion logits at layer 1, thinking feature at layer 4"."""
-    objective = recipe.get("objective") or {}
-    method = str(objective.get("method", "dft"))
-    if method in ("sft", "lm"):
-        return {"sft": "plain SFT", "lm": "plain language modelling"}[method]
+    """A resolved recipe's objective in a few words (`describe_objective`)."""
+    return describe_objective(recipe.get("objective") or {})
+
+
+def describe_objective(objective: Mapping[str, Any]) -> str:
+    """An objective in a few words: "plain TFT", "conversion logits at layer 1, thinking feature at layer 4".
+
+    Args:
+        objective: canonical, or with all defaults written out; what is absent is off.
+    """
+    method = str(objective.get("method", "unknown recipe"))
+    if method != "dft":
+        return METHOD_LABELS.get(method, method)
     terms = []
     for name in ("conversion", "thinking"):
         term = objective.get(name) or {}
-        if method == "dft" and term.get("supervision", "none") != "none":
-            terms.append(f"{name} {term['supervision']} at layer {term.get('layer', '?')}")
-    return ", ".join(terms) or "plain TFT"
+        if term.get("supervision", "none") != "none":
+            terms.append(f"{name} {term['supervision']} at layer {term['layer']}")
+    return ", ".join(terms) or METHOD_LABELS["tft"]
 
 
 def arm_label(name: str) -> str:

@@ -8,7 +8,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from dft_search.config.files import write_json
-from dft_search.launch.desk import JobClient
+from dft_search.launch.desk import SlotPool
 from dft_search.launch.job import JobEnd
 from dft_search.report.confirmation import confirm_study
 from dft_search.search.asker import derive_seed
@@ -81,7 +81,7 @@ def _arm(session: StudySession, name: str, ranked: list[TrialRecord]) -> ArmPlan
     return ArmPlan(name, point, definition.recipe_for(point), None, False)
 
 
-def run_confirmation(session: StudySession, desk: Any, slots: int) -> dict[str, Any] | None:
+def run_confirmation(session: StudySession, pool: SlotPool) -> dict[str, Any] | None:
     """Run what is not done yet, read test, write ``confirmation.json`` and return it.
 
     None when the study was stopped on the way, or when no candidate has a finished run.
@@ -99,8 +99,8 @@ def run_confirmation(session: StudySession, desk: Any, slots: int) -> dict[str, 
             seed = derive_seed(session.options.seed, "confirm", k)
             record = TrialRecord(number, "confirm", arm.point, seed, arm.recipe.hash, arm=arm.name)
             work.put((record, arm.recipe))
-    with ThreadPoolExecutor(max_workers=slots) as pool:
-        for future in [pool.submit(_drive, session, desk, work) for _ in range(slots)]:
+    with ThreadPoolExecutor(max_workers=pool.count) as threads:
+        for future in [threads.submit(_drive, session, pool, work) for _ in range(pool.count)]:
             future.result()
     if session.stopping:
         return None
@@ -114,9 +114,9 @@ def run_confirmation(session: StudySession, desk: Any, slots: int) -> dict[str, 
     return result
 
 
-def _drive(session: StudySession, desk: Any, work: "Queue[tuple[TrialRecord, Recipe]]") -> None:
+def _drive(session: StudySession, pool: SlotPool, work: "Queue[tuple[TrialRecord, Recipe]]") -> None:
     """One thread of the driver: runs confirmation jobs on whatever slot is free, until none is left."""
-    client = JobClient(desk)
+    client = pool.client()
     while not session.stopping:
         try:
             record, recipe = work.get_nowait()

@@ -115,7 +115,8 @@ class Definition:
 
     def _complete(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """A full point: the given values, else the template's, else a middle one."""
-        fixed, point = self.fixed, {}
+        fixed = self.fixed
+        point: dict[str, Value] = {}
         for key, value in given.items():
             supervised = given.get(key.rsplit(".", 1)[0] + ".supervision") != "none"
             if key not in self.space.by_key and supervised and fixed.get(key) != value:

@@ -31,7 +31,7 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
     Returns:
         {valid, fits, slots, steps, gpu_hours, first_points, problems: [{file, line, key, expected, nearest, message}]}.
     """
-    empty = {"slots": 0, "steps": None, "gpu_hours": None, "first_points": []}
+    empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "first_points": []}
     try:
         definition = load_study(path, overrides)
         rows = None if offline else _count_rows(definition.recipe)

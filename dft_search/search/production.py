@@ -71,7 +71,7 @@ def train(path: str, overrides: Iterable[str]) -> int:
 def _identity(document: Document, path: Path) -> tuple[str, int, Slots]:
     """Name, seed and slot shape from the file: a bundle has them at its top, a study file in its study section."""
     data: dict[str, Any] = document.data
-    study = data.get("study") if isinstance(data.get("study"), dict) else {}
+    study: dict[str, Any] = data["study"] if isinstance(data.get("study"), dict) else {}
     given = data.get("name") or study.get("name") or path.stem
     name = str(given).lower().replace("_", "-")
     check_name(name)
@@ -81,10 +81,9 @@ def _identity(document: Document, path: Path) -> tuple[str, int, Slots]:
 
 
 def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: str, facts: dict[str, Any]) -> int:
-    import ray
     from rich.console import Console
 
-    from dft_search.launch.desk import JobClient, open_desk
+    from dft_search.launch.desk import SlotPool
     from dft_search.launch.worker import slot_loop
 
     spec = SlotSpec(slots.workers, slots.gpus_per_worker, slots.cpus_per_worker, str(folder / "slots"), slot_loop)
@@ -104,8 +103,8 @@ def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: 
     outcome, message = Outcome.FAILED, "it did not start"
     console.print(f"Training '{name}' with {slots.workers} workers", markup=False)
     try:
-        desk = open_desk(spec, 1, cold=False)
-        client = JobClient(desk)
+        pool = SlotPool(spec, 1, cold=False)
+        client = pool.client()
         client.start(job)
         while True:
             report: JobReport = client.advance()
@@ -114,7 +113,7 @@ def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: 
             if report.end is not None:
                 outcome, message = Outcome(report.end.outcome), report.end.message or ""
                 break
-        ray.get(desk.close.remote())
+        pool.close()
     finally:
         tracker.log(run, [], {"outcome": outcome.value})
         tracker.end(run, TABLE[outcome].mlflow)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dft_search.launch.desk import SlotPool
 from dft_search.search.options import StudyOptions
 from dft_search.search.outcomes import RUNNING
 from dft_search.search.space import Space
@@ -82,16 +83,14 @@ class Progress:
             print_line(f"Go on:     dft-search resume {resume}")
 
     @contextmanager
-    def watching(self, desk: Any) -> Iterator[None]:
+    def watching(self, pool: SlotPool) -> Iterator[None]:
         """Follow the slots: phases before the first step as lines, steps in the live table."""
-        import ray
-
         over = threading.Event()
         told: set[str] = set()
 
         def poll() -> None:
             while not over.wait(1.0):
-                self.slots = list(ray.get(desk.states.remote()))
+                self.slots = pool.states()
                 for name, text in (("workers", "Workers are there"), ("first_step", "First step")):
                     if name not in told and any(name in slot["phases"] for slot in self.slots):
                         told.add(name)

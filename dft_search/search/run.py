@@ -6,10 +6,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from dft_search.config import InfrastructureError, Problem, RequestError, expand_path, home
+from dft_search.config import InfrastructureError, Problem, RequestError, home
 from dft_search.config.document import to_yaml
 from dft_search.config.files import write_text
 from dft_search.launch.connect import cluster_nodes, connected
@@ -98,9 +97,7 @@ def _on_cluster(
     *,
     confirm: bool,
 ) -> int:
-    import ray
-
-    from dft_search.launch.desk import open_desk
+    from dft_search.launch.desk import SlotPool
     from dft_search.launch.worker import slot_loop
     from dft_search.search.tune import run_trials
 
@@ -140,23 +137,23 @@ def _on_cluster(
     phase = "failed"
     try:
         progress.phase(f"Opening {slots} slot{'s' if slots > 1 else ''} of {shape.workers} workers")
-        desk = open_desk(spec, slots, cold=shape.mode == "cold")
-        with _stoppable(session, desk, folder), progress.watching(desk):
-            _await_workers(desk, session)
+        pool = SlotPool(spec, slots, cold=shape.mode == "cold")
+        with _stoppable(session, pool, folder), progress.watching(pool):
+            pool.wait_for_workers(PLACEMENT_SECONDS, lambda: session.stopping is not None)
             progress.phase("Searching")
             began = time.time()
             scratch = folder.path / "tune" / str(int(began * 1000))
-            run_trials(session, desk, slots=slots, limit=options.budget.trials + len(session.waiting), folder=scratch)
+            run_trials(session, pool, limit=options.budget.trials + len(session.waiting), folder=scratch)
             folder.update_state(seconds={**folder.read_state().get("seconds", {}), "search": time.time() - began})
             if confirm and not session.stopping:
                 from dft_search.search.confirm import run_confirmation
 
                 progress.phase("Confirming")
                 began = time.time()
-                run_confirmation(session, desk, slots)
+                run_confirmation(session, pool)
                 folder.update_state(seconds={**folder.read_state().get("seconds", {}), "confirm": time.time() - began})
         progress.phase("Closing slots")
-        ray.get(desk.close.remote())
+        pool.close()
         phase = "interrupted" if session.stopping else "finished"
     finally:
         folder.update_state(state=phase)
@@ -217,29 +214,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _await_workers(desk: Any, session: StudySession) -> None:
-    """Wait until a slot's workers are there. Raises InfrastructureError when they never come."""
-    import ray
-
-    began = time.monotonic()
-    while not session.stopping:
-        states = ray.get(desk.states.remote())
-        dead = next((state["dead"] for state in states if state["dead"]), None)
-        if dead is not None:
-            raise InfrastructureError(f"a slot's workers could not be started: {dead}")
-        if any("workers" in state["phases"] for state in states):
-            return
-        if time.monotonic() - began > PLACEMENT_SECONDS:
-            free = ray.available_resources()
-            raise InfrastructureError(
-                f"no workers after {PLACEMENT_SECONDS:g} s: free now are {free.get('CPU', 0):g} CPU, "
-                f"{free.get('GPU', 0):g} GPU; another study may hold the rest"
-            )
-        time.sleep(0.2)
-
-
 @contextlib.contextmanager
-def _stoppable(session: StudySession, desk: Any, folder: StudyFolder) -> Iterator[None]:
+def _stoppable(session: StudySession, pool: Any, folder: StudyFolder) -> Iterator[None]:
     """Signals only set the stop flag; a thread polls it and tells the slots: trials meet it at their next step."""
     over = threading.Event()
 
@@ -250,7 +226,7 @@ def _stoppable(session: StudySession, desk: Any, folder: StudyFolder) -> Iterato
         while not over.wait(POLL_SECONDS):
             if session.stopping is None and folder.stop_flag.exists():
                 session.stopping = folder.stop_flag.read_text(encoding="utf-8").strip() or "stop"
-                desk.request_stop.remote()
+                pool.request_stop()
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
@@ -263,8 +239,3 @@ def _stoppable(session: StudySession, desk: Any, folder: StudyFolder) -> Iterato
             signal.signal(number, handler)
         over.set()
         thread.join()
-
-
-def storage_folder(definition: Definition) -> Path | None:
-    """The study's own storage as a path, None when checkpoints lie in its folder."""
-    return Path(expand_path(definition.options.storage)) if definition.options.storage else None

@@ -16,7 +16,7 @@ class _Study(StudyFile):
 
     study: StudyOptions
     recipe: Recipe
-    space: dict[str, Entry]  # type: ignore[assignment]
+    space: dict[str, Entry]
 
 
 class _Recipe(Options):
@@ -31,7 +31,7 @@ def schema(kind: str) -> dict[str, Any]:
         from dft_search.bundle.read import Bundle
 
         return Bundle.model_json_schema(by_alias=True)
-    models = {"study": _Study, "recipe": _Recipe}
+    models: dict[str, type[Options]] = {"study": _Study, "recipe": _Recipe}
     if kind not in models:
         kinds = [*models, "bundle"]
         near = nearest(kind, kinds)

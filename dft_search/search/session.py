@@ -186,10 +186,13 @@ class StudySession:
             self.watcher.ended(record)
 
     def _tidy(self) -> None:
-        """Checkpoints are kept for trials that may go on and for the best one so far; the rest would fill the disk."""
+        """Checkpoints are kept for trials that may go on and for the best one so far; the rest would fill the disk.
+
+        Those of a pruned trial are removed by its workers, which may still be writing them.
+        """
         best = self.best()
         for record in self.records.values():
-            over = record.outcome != RUNNING and TABLE[Outcome(record.outcome)].final
+            over = record.outcome not in (RUNNING, Outcome.PRUNED) and TABLE[Outcome(record.outcome)].final
             if over and record is not best:
                 folder = self.folder.checkpoints(record.trial, self.options.storage)
                 with contextlib.suppress(FileNotFoundError):

@@ -246,6 +246,10 @@ def read_space(document: Document, num_layers: int, known: Collection[str]) -> S
             elif name not in known:
                 near = nearest(name, known)
                 problems.append(document.problem(f"names the unknown key '{name}'", ("space", key), nearest=near))
+    if problems:
+        raise RequestError(problems)
+    ordered = _ordered(parameters, document)
+    for key, parameter in parameters.items():
         floor = parameters.get(parameter.above or "")
         if floor is not None and floor.kind == "int" and floor.high >= parameter.high:
             message = f"no value is left above {floor.key} = {floor.high:g}"
@@ -254,7 +258,7 @@ def read_space(document: Document, num_layers: int, known: Collection[str]) -> S
             problems.append(document.problem(f"lies above '{floor.key}', which is no int parameter", ("space", key)))
     if problems:
         raise RequestError(problems)
-    return Space(_ordered(parameters, document))
+    return Space(ordered)
 
 
 def _parameter(key: str, entry: Entry, num_layers: int) -> Parameter:

@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from dft_search.launch.desk import JobClient
+from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import Job, JobEnd, JobReport
 
 JOB, REPORT = "job", "report"
@@ -134,13 +134,12 @@ class _StudyScheduler(_Unsaved, FIFOScheduler):
         return TrialScheduler.STOP
 
 
-def run_trials(study: StudyLoop, desk: Any, *, slots: int, limit: int, folder: Path) -> None:
+def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) -> None:
     """Run trials until the study gives none.
 
     Args:
         study: where jobs come from and reports go.
-        desk: the desk's actor handle.
-        slots: how many trials run side by side.
+        pool: the study's slots; as many trials run side by side.
         limit: an upper bound on their number.
         folder: scratch folder for Tune's own files.
     """
@@ -150,10 +149,10 @@ def run_trials(study: StudyLoop, desk: Any, *, slots: int, limit: int, folder: P
     tuner = tune.Tuner(
         tune.with_resources(TrialDriver, {"CPU": DRIVER_CPUS}),
         tune_config=tune.TuneConfig(
-            search_alg=_StudySearcher(study, desk, trials),
+            search_alg=_StudySearcher(study, pool.desk, trials),
             scheduler=_StudyScheduler(study, trials),
             num_samples=limit,
-            max_concurrent_trials=slots,
+            max_concurrent_trials=pool.count,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

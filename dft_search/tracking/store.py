@@ -9,17 +9,18 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-# MLflow reads these when it is first imported: no usage data leaves the machine, no client threads start for it.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-from dft_search.tracking.operations import LOCAL, MAX_TAG, Operation  # noqa: E402
-from dft_search.tracking.uri import DATABASES, artifact_root, sqlite_file  # noqa: E402
+from dft_search.tracking.operations import LOCAL, MAX_TAG, Operation
+from dft_search.tracking.uri import DATABASES, artifact_root, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+# MLflow looks at this when it is first imported, which happens below: no usage data leaves the machine.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 REQUEST_SECONDS = 10  # one request; MLFLOW_HTTP_REQUEST_TIMEOUT of the user wins
 PROBE_SECONDS = 3  # is anybody there?
@@ -62,8 +63,7 @@ class Store:
         self.experiment_id: str | None = None
         self.known = dict(known)
         self._client: MlflowClient | None = None
-        # Steps that the store holds, by run and metric: a step that is reported again after a restart is not doubled.
-        self._steps: dict[str, dict[str, set[int]]] = {}
+        self._held: dict[str, _Held] = {}  # of the runs that are open here
 
     def probe(self) -> None:
         """Ask something cheap.
@@ -97,10 +97,10 @@ class Store:
                 client.log_artifact(run, data["source"])
             elif operation.kind == "reopen":
                 client.update_run(run, status="RUNNING")
-                self._steps.pop(run, None)
+                self._held.pop(run, None)
             else:
                 client.set_terminated(run, data["status"], end_time=operation.time)
-                self._steps.pop(run, None)
+                self._held.pop(run, None)
             return run
 
     def real(self, run: str) -> str:
@@ -157,11 +157,11 @@ class Store:
             experiment = self._experiment(client)
             created = client.create_run(experiment, start_time=operation.time, tags=tags, run_name=data["name"])
             run = created.info.run_id
+            self._held[run] = _Held(client, run, set())
         self.known[operation.run] = run
         params = [Param(key, value) for key, value in data["params"].items()]
         for start in range(0, len(params), MAX_PAIRS):
             client.log_batch(run, params=params[start : start + MAX_PAIRS])
-        self._steps.setdefault(run, {})
         return run
 
     def _find(self, client: "MlflowClient", local: str) -> str | None:
@@ -172,14 +172,11 @@ class Store:
         """Send the points that the store does not hold yet, and the tags, in as few requests as MLflow allows."""
         from mlflow.entities import Metric, RunTag
 
-        steps = self._steps.get(run)
-        if steps is None:
-            steps = self._steps[run] = _held_steps(client, run) if points else {}
-            if not points:
-                del self._steps[run]
+        if points and run not in self._held:
+            self._held[run] = _Held(client, run, set(client.get_run(run).data.metrics))
         fresh: dict[tuple[str, int], Metric] = {}
         for key, value, step in points:
-            if step not in steps.get(key, ()):
+            if step not in self._held[run].steps(key):
                 fresh[key, step] = Metric(key, value, time, step)
         metrics = list(fresh.values())
         pairs = [RunTag(key, value) for key, value in tags.items()]
@@ -188,13 +185,28 @@ class Store:
             with_tags, pairs = pairs[:MAX_PAIRS], pairs[MAX_PAIRS:]
             client.log_batch(run, metrics=batch, tags=with_tags)
             for metric in batch:
-                steps.setdefault(metric.key, set()).add(metric.step)
+                self._held[run].steps(metric.key).add(metric.step)
 
 
-def _held_steps(client: "MlflowClient", run: str) -> dict[str, set[int]]:
-    """Steps of every metric that the store holds for a run."""
-    keys = client.get_run(run).data.metrics
-    return {key: {metric.step for metric in client.get_metric_history(run, key)} for key in keys}
+@dataclass
+class _Held:
+    """Steps that the store holds of a run: one that is reported again after a restart is not doubled.
+
+    Args:
+        unread: metrics that the store has and that were not asked for yet; empty for a run that began here.
+    """
+
+    client: "MlflowClient"
+    run: str
+    unread: set[str]
+    read: dict[str, set[int]] = field(default_factory=dict)
+
+    def steps(self, key: str) -> set[int]:
+        """The steps of one metric, to be added to."""
+        if key in self.unread:
+            self.read[key] = {metric.step for metric in self.client.get_metric_history(self.run, key)}
+            self.unread.discard(key)
+        return self.read.setdefault(key, set())
 
 
 def _source() -> dict[str, str]:

@@ -19,11 +19,13 @@ import torch
 import torch.distributed.checkpoint as dcp
 from transformers import PreTrainedModel
 
+from dft_search.config import InfrastructureError
 from dft_search.training.session import Session
 from dft_search.training.trainable import trainable_parameters
 
 STATE = "state.json"
-_NAME = re.compile(r"step-(\d{8})")
+_NAME = re.compile(r"step-\d{8}")
+_DRAFT = re.compile(r"\.step-\d{8}\.writing")
 
 
 def at_step(folder: str | Path, step: int) -> Path:
@@ -42,7 +44,10 @@ def newest_agreed(folder: str | Path, session: Session) -> Path | None:
     """``newest_complete`` as rank 0 sees it, on every rank. Collective."""
     newest = newest_complete(folder) if session.rank == 0 else None
     step = session.agree(int(newest.name[-8:]) if newest else -1)
-    return None if step < 0 else at_step(folder, step)
+    if step < 0:
+        return None
+    _seen_by_all(at_step(folder, step), session)
+    return at_step(folder, step)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -79,14 +84,16 @@ def save(
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
         session.barrier()
+        _seen_by_all(draft, session)
         with _quiet():
-            dcp.save(_tensors(model, optimizer), checkpoint_id=draft, no_dist=session.world_size == 1)
+            tensors = _tensors(model, optimizer)
+            dcp.save(tensors, checkpoint_id=draft, process_group=session.control, no_dist=session.control is None)
         session.barrier()
         if session.rank == 0:
             write_state(draft, state)
             draft.rename(final)
-            for old in final.parent.iterdir():
-                if _NAME.fullmatch(old.name) and old.name < final.name:
+            for old in final.parent.iterdir():  # also what a process that died was writing
+                if _DRAFT.fullmatch(old.name) or (_NAME.fullmatch(old.name) and old.name < final.name):
                     shutil.rmtree(old)
     elif session.rank == 0:
         write_state(final, state)
@@ -97,7 +104,8 @@ def save(
 def load(checkpoint: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, session: Session) -> None:
     """Read the tensors of a checkpoint in place, whatever number of ranks wrote it. Collective."""
     with _quiet():
-        dcp.load(_tensors(model, optimizer), checkpoint_id=checkpoint, no_dist=session.world_size == 1)
+        tensors = _tensors(model, optimizer)
+        dcp.load(tensors, checkpoint_id=checkpoint, process_group=session.control, no_dist=session.control is None)
 
 
 def _tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -110,6 +118,12 @@ def _tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[s
         "model": {name: parameter.detach() for name, parameter in parameters.items()},
         "optimizer": {name: optimizer.state[parameter] for name, parameter in parameters.items()},
     }
+
+
+def _seen_by_all(folder: Path, session: Session) -> None:
+    """Raise InfrastructureError on all ranks alike unless every one sees ``folder``. Collective."""
+    if session.sum(torch.tensor([float(not folder.is_dir())], dtype=torch.float64))[0]:
+        raise InfrastructureError(f"{folder} is not seen by every rank: checkpoints need a folder that all nodes share")
 
 
 @contextmanager

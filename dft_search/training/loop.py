@@ -56,9 +56,12 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
     """Train ``recipe``. Collective: every rank of the session calls it with equal recipes and runs.
 
     Raises:
-        RequestError: the recipe cannot be run, or the folder holds another run's checkpoint.
+        RequestError: the ranks differ in recipe or seed, or the folder holds another run's checkpoint.
+        InfrastructureError: the folder is not seen by every rank.
         Diverged: the loss is not finite; on all ranks alike.
     """
+    if "://" in run.folder:
+        raise RequestError(Problem(f"checkpoints cannot be written to '{run.folder}'", expected="a folder"))
     if not session.same(derive(recipe.hash, run.seed)):
         raise RequestError(Problem(f"the ranks of run '{run.name}' were given different recipes or seeds"))
     data = workspace.encoded(recipe)
@@ -66,11 +69,15 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
     return _Progress(recipe, run, reporter, session, data, built).go()
 
 
+_SAME = ("recipe_hash", "seed", "data_fingerprint", "base_fingerprint", "total")  # in a checkpoint to go on from
+
+
 class _Progress:
     """The state of a run between its steps."""
 
     def __init__(self, recipe: Recipe, run: Run, reporter: Reporter, session: Session, data: Encoded, built: Built):
-        self.recipe, self.run, self.reporter, self.session, self.built = recipe, run, reporter, session, built
+        self.recipe, self.run, self.reporter, self.session = recipe, run, reporter, session
+        self.data, self.built = data, built
         training = recipe.training
         per_row = sum(_generation_tokens(row.segments, recipe.method) for row in data) / len(data)
         self.total = total_steps(
@@ -152,7 +159,7 @@ class _Progress:
         """Stop, save: rank 0's word on both."""
         if self.session.rank != 0:
             return False, False
-        return self.reporter.stop_requested(), time.monotonic() - self.saved >= self.run.checkpoint_seconds
+        return self.reporter.stop_requested(self.step), time.monotonic() - self.saved >= self.run.checkpoint_seconds
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.started
@@ -164,6 +171,7 @@ class _Progress:
         return {
             "recipe_hash": self.recipe.hash,
             "seed": self.run.seed,
+            "data_fingerprint": self.data.fingerprint,
             "base_path": self.recipe.model.path,
             "base_fingerprint": self.base,
             "step": self.step,
@@ -194,7 +202,7 @@ class _Progress:
             return
         state = checkpoints.read_state(newest)
         for name, mine in self._state().items():
-            if name in ("recipe_hash", "seed", "base_fingerprint", "total") and state[name] != mine:
+            if name in _SAME and state[name] != mine:
                 message = f"{newest} belongs to another run: its {name} is {state[name]}"
                 raise RequestError(Problem(message, expected=str(mine)))
         checkpoints.load(newest, self.built.model, self.stepper.optimizer, self.session)

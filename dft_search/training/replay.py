@@ -27,7 +27,7 @@ class _Recorder:
     def checkpoint(self, step: int, folder: str) -> None:
         return None
 
-    def stop_requested(self) -> bool:
+    def stop_requested(self, step: int) -> bool:
         return False
 
 

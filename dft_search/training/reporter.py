@@ -2,10 +2,12 @@
 
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from dft_search.evaluation.scores import Score, Scores
-from dft_search.models.live import LiveModel
+
+if TYPE_CHECKING:  # a driver reads reports without torch
+    from dft_search.models.live import LiveModel
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Decision(Enum):
 class Reporter(Protocol):
     """What training asks of its surroundings. A launcher, a test or a printing loop implements it."""
 
-    def score(self, live: LiveModel, fraction: float) -> Scores:
+    def score(self, live: "LiveModel", fraction: float) -> Scores:
         """Scores of the live model. Collective: every rank calls it."""
 
     def report(self, report: Report) -> Decision:
@@ -78,5 +80,5 @@ class Reporter(Protocol):
     def checkpoint(self, step: int, folder: str) -> None:
         """Rank 0 only: a complete checkpoint of ``step`` now lies in ``folder``."""
 
-    def stop_requested(self) -> bool:
+    def stop_requested(self, step: int) -> bool:
         """Rank 0 only, before every step: must not block."""

@@ -8,8 +8,8 @@ from dft_search.training.options import Length, ScheduleOptions
 def factor(options: ScheduleOptions, step: int, total: int) -> float:
     """Share of the peak learning rate that step ``step`` (0-based, below ``total``) uses, in (0, 1].
 
-    Warm-up rises linearly over ``ceil(warmup * total)`` steps without a step at zero; then ``cosine`` and ``linear`` fall
-    towards zero, which they would reach at step ``total``.
+    Warm-up rises linearly over ``ceil(warmup * total)`` steps without a step at zero; then ``cosine`` and ``linear``
+    fall towards zero, which they would reach at step ``total``.
     """
     warmup = math.ceil(options.warmup * total)
     if step < warmup:

@@ -56,6 +56,11 @@ class Session:
             self._mesh = init_device_mesh(self.device.type, (self.world_size,))
         return self._mesh
 
+    def close(self) -> None:
+        """Leave the process group, if there is one."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over ranks of a small float64 CPU tensor; the input is left alone. Collective, one all-reduce."""
         total = values.clone()

@@ -41,7 +41,7 @@ class Printer:
         """Say where it is."""
         print(f"checkpoint of step {step} in {folder}", flush=True)
 
-    def stop_requested(self) -> bool:
+    def stop_requested(self, step: int) -> bool:
         """Ctrl-C ends the process instead."""
         return False
 
@@ -63,6 +63,7 @@ def main() -> int:
         run = Run("single", given.seed, str(Path(given.out) / "checkpoints"), rungs=[0.25, 0.5, 0.75])
         run_training(recipe, run, Printer(recipe, session.rank), session, workspace)
         save_pretrained(workspace.latest.live, Path(given.out) / "model")
+        session.close()
     except RequestError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -39,12 +39,14 @@ class Prepared:
         counts: labels or rows of each term, over all ranks and micro-batches: what its loss is divided by. On the CPU.
         tokens: that the step reads, over all ranks.
         flags: as rank 0 raised them.
+        started: when the step began, by ``time.perf_counter``.
     """
 
     batches: list[Batch]
     counts: torch.Tensor
     tokens: int
     flags: tuple[bool, ...]
+    started: float
 
 
 class Stepper:
@@ -65,6 +67,7 @@ class Stepper:
         Args:
             flags: rank 0's word; that of other ranks is ignored.
         """
+        started = time.perf_counter()
         session = self._session
         rows = share(
             self._order.batch(step),
@@ -85,7 +88,7 @@ class Stepper:
             mine[terms + 1 :] = torch.tensor(flags, dtype=torch.float64)
         total = session.sum(mine)
         told = tuple(bool(flag) for flag in total[terms + 1 :])
-        return Prepared(batches, total[:terms], int(total[terms]), told)
+        return Prepared(batches, total[:terms], int(total[terms]), told, started)
 
     def run(self, step: int, prepared: Prepared) -> StepRecord:
         """Compute and apply step ``step`` (0-based); the record counts from 1. Collective.
@@ -93,7 +96,6 @@ class Stepper:
         Raises:
             Diverged: the loss or the gradient is not finite, on any rank.
         """
-        started = time.perf_counter()
         session, training = self._session, self._recipe.training
         device = session.device
         counts = prepared.counts
@@ -120,7 +122,7 @@ class Stepper:
         for name, value in zip(self._recipe.objective.term_names, total[1:-1] / counts.clamp(min=1.0), strict=True):
             metrics[f"loss/{name}"] = float(value)
         metrics |= {"learning_rate": rate, "grad_norm": norm}
-        metrics["perf/tokens_per_s"] = prepared.tokens / max(time.perf_counter() - started, 1e-9)
+        metrics["perf/tokens_per_s"] = prepared.tokens / max(time.perf_counter() - prepared.started, 1e-9)
         metrics["perf/memory_gb"] = peak_memory(device) / 1e9
         return StepRecord(step + 1, metrics)
 

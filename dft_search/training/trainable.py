@@ -57,7 +57,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def initial_adapter(name: str, shape: torch.Size, seed: int) -> Tensor | None:
-    """First value of an adapter's weight, float32: A uniform as peft draws it, B zero; None if ``name`` is no adapter's.
+    """First value of an adapter's weight, float32: A uniform as in peft, B zero; None if ``name`` is no adapter's.
 
     Drawn per name from the run's seed, so it depends neither on ranks nor on what the process did before.
     """

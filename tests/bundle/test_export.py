@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dft_search.bundle import bundle_file, export, read_bundle
 from dft_search.bundle.portable import portable
+from dft_search.bundle.read import bundle_file, read_bundle
+from dft_search.bundle.write import export
 from dft_search.config import RequestError, build, parse_document
 from dft_search.config.document import to_yaml
 from dft_search.training.recipe import Recipe, check_recipe, load_recipe
@@ -16,8 +17,10 @@ from tests.training.tiny import make_recipe
 def test_the_champion(study: Path, trained_world: Path, tmp_path: Path, monkeypatch) -> None:
     out = export(study, tmp_path / "winner")
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "bundle.yaml", "environment.txt"]
-    about = read_bundle(out).bundle
-    assert (about.study, about.trial, about.champion, about.seed) == ("tiny", 1, True, SEED)
+    bundle = read_bundle(out)
+    about = bundle.bundle
+    assert (bundle.name, bundle.seed, bundle.slots.workers) == ("tiny", SEED, 1)
+    assert (about.trial, about.champion, about.part) == (1, True, "steer")
     assert about.params["objective.thinking.layer"] == 2 and about.verdict == VERDICT
     assert about.confirmed is not None and about.confirmed.seeds == [5, 6, 7]
     assert about.dev["score"].stderr == 0.03

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from dft_search.bundle import export, read_bundle, verify
 from dft_search.bundle.facts import same_version
+from dft_search.bundle.read import read_bundle
+from dft_search.bundle.verify import verify
+from dft_search.bundle.write import export
 from dft_search.config import RequestError
 from tests.bundle.conftest import write_study
 
@@ -77,7 +79,7 @@ def test_a_changed_version(bundle: Path, monkeypatch) -> None:
 
 
 def test_a_changed_recipe(bundle: Path) -> None:
-    edit(bundle, "learning_rate: 0.01", "learning_rate: 0.02")
+    edit(bundle, " learning_rate: 0.01", " learning_rate: 0.02")
     names = failed(bundle)
     assert {"bundle", "recipe_hash", "losses of step 2"} <= set(names) and "losses of step 1" not in names
 

@@ -64,8 +64,8 @@ TASK = {
     },
     "harness": {
         "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}",
-        "doc_to_choice": "{{choices}}",
+        "doc_to_text": "question",
+        "doc_to_choice": "choices",
         "doc_to_target": "label",
     },
 }

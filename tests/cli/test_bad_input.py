@@ -96,7 +96,7 @@ BAD_KEYS: list[tuple[str, Any, str]] = [
             "objective.conversion.layer": {"int": [1, 3], "above": "objective.thinking.layer"},
             "objective.thinking.layer": {"int": [1, 4], "above": "objective.conversion.layer"},
         },
-        "no value is left above objective.thinking.layer = 4",
+        "form a cycle",
     ),
     (
         "space",
@@ -113,7 +113,11 @@ BAD_KEYS: list[tuple[str, Any, str]] = [
     (FILES, ["broken.jsonl"], "broken.jsonl:2: is not valid JSON"),
     (FILES, ["no-target.jsonl"], "no column 'tgt_instruction'"),
     (FILES, ["empty.jsonl"], "no usable row; dropped: empty_tgt_output 8"),
-    (FILES, [{"english": "en.json", "target": "zh.json", "join": "index"}], "3"),
+    (
+        FILES,
+        [{"english": "en.json", "target": "zh.json", "join": "index"}],
+        "expected files of equal length, or join: id",
+    ),
     (FILES, [{"english": "en.json", "target": "zh.json", "join": "idx"}], "'idx' is not allowed"),
     (FILES, ["${NO_SUCH_VARIABLE}/rows.jsonl"], "environment variable NO_SUCH_VARIABLE is not set"),
     (FILES, ["nobody/nothing"], "HF_HUB_OFFLINE is set"),

@@ -57,7 +57,10 @@ def test_lines_are_kept():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("recipe:\n  inner:\n    layr: 3\n  rate: 1", "f.yaml:3: recipe.inner.layr: unknown key (did you mean 'layer'?)"),
+        (
+            "recipe:\n  inner:\n    layr: 3\n  rate: 1",
+            "f.yaml:3: recipe.inner.layr: unknown key (did you mean 'layer'?)",
+        ),
         ("recipe:\n  rate: abc", "f.yaml:2: recipe.rate: 'abc' is not accepted (expected a number)"),
         ("recipe:\n  inner: {}", "f.yaml:1: recipe.rate: is required"),
         (

@@ -22,6 +22,7 @@ FEATURES = {
 def test_the_prompt_is_read_once_and_branches_leave() -> None:
     [row] = rows = make_rows([(9, 7, 8, 5, 4)])
     plan = collate(rows, Objective(**LOGITS), LAYERS, has_bos=True).plan
+    assert len(plan.segments) == 3  # prompt and answer are one
     # no branch needs its last token, and neither does the answer: nothing is predicted from it
     alive = {phase.last: phase.tokens for phase in plan.phases}
     assert alive == {1: 9 + 6 + 4 + 3, 3: 9 + 6 + 4, 4: 9 + 6}

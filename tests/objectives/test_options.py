@@ -102,7 +102,7 @@ def test_options_that_are_read_count(a: dict[str, Any], b: dict[str, Any]) -> No
 
 BAD: list[tuple[str, str]] = [
     ("method: dfd", "objective.method: 'dfd' is not allowed (expected one of dft, tft, sft, lm; did you mean 'dft'?)"),
-    ("readin: aligned", "objective.readin: unknown key (did you mean 'reading'?)"),
+    ("readings: aligned", "objective.readings: unknown key (did you mean 'reading'?)"),
     ("conversion: {layer: 0}", "at least 1"),
     ("conversion: {layer: 120%}", "'120%' is no layer"),
     ("conversion: {layer: half}", "'half' is no layer"),

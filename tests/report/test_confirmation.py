@@ -105,6 +105,8 @@ def test_a_folder_gives_the_same_as_its_runs(writer: Callable[..., Any]) -> None
     ]
     assert result["champion"]["test"]["mean"] == pytest.approx(sum(scores) / 3)
     assert result["test"]["items"] == 500
+    assert set(result["arms"]["tft"]["tasks"]) == {"facts", "facts.margin"}
+    assert result["arms"]["best1"]["tasks"]["facts"]["mean"] == pytest.approx(sum(scores) / 3)
     assert result["test"]["points"] is True
 
 

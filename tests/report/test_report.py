@@ -1,5 +1,6 @@
 """The whole report of whole, broken, empty and running studies: data, page and terminal."""
 
+import fcntl
 import io
 import json
 import re
@@ -163,6 +164,30 @@ def test_the_terminal_says_the_same(finished: Path) -> None:
     assert "plain TFT" in said and "(primary)" in said and "(Holm)" in said
 
 
+def test_a_narrow_terminal_keeps_every_recipe_readable(finished: Path) -> None:
+    said = printed(build_report(finished), width=80)
+    assert max(len(line.rstrip()) for line in said.splitlines() if not line.startswith(("page:", "data:"))) <= 80
+    assert "conversio\n" not in said and "95 % interval  " not in said
+
+
+def test_a_confirmation_without_test_scores_claims_nothing(writer: Callable[..., Any]) -> None:
+    made = writer()
+    made.study()
+    for seed in range(2):
+        for number, arm, goal in ((10_000, "best1", DEEP), (10_100, "tft", PLAIN)):
+            made.trial(number + seed, goal, 0.2, phase="confirm", arm=arm, seed=seed)
+            path = made.folder / f"trials/t{number + seed}/trial.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"test": None}))
+    made.trial(4, DEEP, 0.2)
+    made.confirm({"best1": 4})
+    report = build_report(made.folder)
+    assert "has no score on test" in report["verdict"] and "no gain can be claimed" in report["verdict"]
+    assert report["test"]["p_value"] is None
+    page = Page((made.folder / "report.html").read_text())
+    assert "No run has a score on test. On dev, over fresh seeds: champion (trial 4)" in page.words
+    assert printed(report)
+
+
 def test_few_seeds_and_an_equal_control_are_told(finished: Path) -> None:
     limits = " ".join(build_report(finished)["limits"])
     assert "3 seeds per arm cannot reach p < 0.05" in limits
@@ -189,7 +214,7 @@ def test_a_running_study_is_reported_as_far_as_it_is(writer: Callable[..., Any])
 def test_a_study_whose_trials_all_failed_concludes_nothing(writer: Callable[..., Any]) -> None:
     made = writer()
     made.study()
-    made.trial(0, PLAIN, 0.1, outcome="failed", fraction=0.0, message="Traceback\nValueError: <broken>")
+    made.trial(0, PLAIN, 0.1, outcome="failed", fraction=0.0, message="Traceback (most recent)\nValueError: <broken>")
     made.trial(1, DEEP, 0.1, outcome="diverged", fraction=0.25)
     made.trial(2, DEEP, 0.1, outcome="failed", fraction=0.0)
     report = build_report(made.folder)
@@ -198,6 +223,7 @@ def test_a_study_whose_trials_all_failed_concludes_nothing(writer: Callable[...,
     assert report["layer_map"]["cells"][0]["best"] is None
     page = Page((made.folder / "report.html").read_text())
     assert "No completed trial to place" in page.words
+    assert "ValueError: <broken>" in page.words
     assert printed(report)
 
 
@@ -327,12 +353,46 @@ def test_a_name_from_a_file_cannot_become_markup(writer: Callable[..., Any]) -> 
     [
         (PLAIN, "plain TFT"),
         ({"method": "tft"}, "plain TFT"),
+        ({"method": "dft"}, "plain TFT"),
         ({"method": "sft"}, "plain SFT"),
         (DEEP, "conversion feature at layer 1, thinking logits at layer 4"),
     ],
 )
 def test_a_recipe_is_described_by_what_it_uses(objective: dict[str, Any], words: str) -> None:
     assert describe_recipe({"objective": objective}) == words
+
+
+def test_defaults_that_a_recipe_leaves_out_count(writer: Callable[..., Any]) -> None:
+    made = writer(num_layers=20)
+    made.study()
+    made.trial(0, DEEP, 0.1)
+    home = made.folder / "trials/t0000"
+    (home / "recipe.yaml").write_text("recipe: {objective: {thinking: {layer: 50%}}}")
+    row = build_report(made.folder)["leaderboard"][0]
+    assert row["label"] == "conversion logits at layer 2, thinking logits at layer 10"
+    assert row["layers"] == {"conversion": 2, "thinking": 10}
+
+
+def test_a_study_that_was_killed_is_not_called_running(writer: Callable[..., Any]) -> None:
+    made = writer()
+    made.study(state="running")
+    made.trial(0, DEEP, 0.1, outcome="running", fraction=0.25)
+    with (made.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert build_report(made.folder)["study"]["state"] == "running"
+    report = build_report(made.folder)
+    assert report["study"]["state"] == "interrupted"
+    assert report["verdict"] == "Nothing can be concluded: no trial completed (1 interrupted)."
+
+
+def test_the_address_of_the_tracking_server_is_not_passed_on(writer: Callable[..., Any]) -> None:
+    made = writer()
+    made.study()
+    about = json.loads((made.folder / "study.json").read_text())
+    about["mlflow"]["uri"] = "http://me:secret@host:5000"
+    (made.folder / "study.json").write_text(json.dumps(about))
+    build_report(made.folder)
+    assert "secret" not in (made.folder / "report.html").read_text() + (made.folder / "report.json").read_text()
 
 
 def test_scales_show_points_and_raw_numbers() -> None:

@@ -7,6 +7,9 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dft_search.config import InfrastructureError, RequestError
+from dft_search.evaluation.scores import Scores
+from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
 from dft_search.training.loop import Diverged, Run, run_training
 from dft_search.training.recipe import Recipe
@@ -76,6 +79,37 @@ def export_marked_adapter(recipe: Recipe, folder: Path) -> dict[str, tuple[torch
         shapes[name] = (parameter.shape, parameter.to_local().shape)
     save_pretrained(built.live, folder)
     return shapes
+
+
+def _refusal(recipe: Recipe, folder: Path) -> str:
+    """What a run is refused with, without the path, which differs between ranks."""
+    try:
+        train(recipe, folder)
+    except (RequestError, InfrastructureError) as error:
+        return str(error).replace(str(folder), "")
+    raise AssertionError("the run was not refused")
+
+
+def train_apart(recipe: Recipe, folder: Path) -> str:
+    """Give every rank a folder of its own."""
+    return _refusal(recipe, folder / str(torch.distributed.get_rank()))
+
+
+def train_differently(recipes: list[Recipe], folder: Path) -> str:
+    """Give every rank a recipe of its own."""
+    return _refusal(recipes[torch.distributed.get_rank()], folder)
+
+
+class Looker(Memory):
+    """Looks at the model in the middle of the run, one rank more often than the other."""
+
+    def score(self, live: LiveModel, fraction: float) -> Scores:
+        with live.gathered() as model:
+            for _ in range(1 + 2 * live.rank):
+                seen = model(input_ids=torch.tensor([[1, 5, 9]])).logits
+        assert not seen.requires_grad and model.training
+        self.looks = [*getattr(self, "looks", []), seen]
+        return super().score(live, fraction)
 
 
 class Killed(Exception):

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.training.jobs import count_collectives
+from tests.training.jobs import Looker, count_collectives
 from tests.training.ranks import Ranks
-from tests.training.tiny import OBJECTIVES, make_recipe, near, train
+from tests.training.tiny import OBJECTIVES, make_recipe, near, same, train
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,18 @@ def test_accumulation_gives_the_step_of_one_large_micro_batch(world: Path, tmp_p
     whole = train(make_recipe(world, "logits", micro_batch_rows=8), tmp_path / "whole")
     parts = train(make_recipe(world, "logits", micro_batch_rows=2), tmp_path / "parts")
     assert near(whole.memory.losses, parts.memory.losses, 1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_looking_at_the_live_model_changes_no_bit(dtype, world, ranks, tmp_path):
+    recipe = make_recipe(world, "logits", dtype=dtype)
+    unseen = ranks(train, recipe, tmp_path / "unseen")[0]
+    first, second = ranks(train, recipe, tmp_path / "seen", rungs=(0.3, 0.5), memory=Looker())
+    assert first.memory.losses == unseen.memory.losses and same(first.weights, unseen.weights)
+    assert all(torch.equal(a, b) for a, b in zip(first.memory.looks, second.memory.looks, strict=True))
+    assert not torch.equal(first.memory.looks[0], first.memory.looks[2])
+    alone = train(recipe, tmp_path / "alone", rungs=(0.3, 0.5), memory=Looker())
+    assert torch.allclose(alone.memory.looks[2], first.memory.looks[2], atol=1e-4 if dtype == "float32" else 0.1)
 
 
 def test_activation_checkpointing_changes_no_bit(world: Path, tmp_path: Path):

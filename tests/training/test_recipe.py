@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,11 @@ from tests.training.tiny import make_recipe
 
 def _options(text: str) -> TrainingOptions:
     return build(TrainingOptions, parse_document(text, "file.yaml"))
+
+
+def test_recipes_and_reports_are_read_without_torch():
+    code = "import sys, dft_search.training.recipe, dft_search.training.reporter; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 def test_defaults():

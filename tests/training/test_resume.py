@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dft_search.config import RequestError
 from dft_search.training import checkpoints
-from tests.training.jobs import train_until_report
+from dft_search.training.loop import Run, run_training
+from dft_search.training.session import Session
+from dft_search.training.workspace import Workspace
+from tests.training.jobs import train_apart, train_differently, train_until_report
 from tests.training.tiny import Memory, make_recipe, near, same, train
 
 LORA = {"lora": {"targets": ["q_proj", "v_proj"], "dropout": 0.5}}
@@ -74,6 +78,7 @@ def test_only_the_newest_checkpoint_stays_and_unfinished_ones_do_not_count(world
     (tmp_path / ".step-00000009.writing").mkdir()
     assert checkpoints.newest_complete(tmp_path) is None
     trained = train(recipe, tmp_path, rungs=(0.3, 0.5))
+    assert not (tmp_path / ".step-00000009.writing").exists()
     assert trained.memory.checkpoints == [2, 3, 6]
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000006"]
 
@@ -111,6 +116,28 @@ def test_rungs_of_a_run_shorter_than_its_rungs_are_all_reported(world, tmp_path)
     trained = train(make_recipe(world, length={"steps": 1}), tmp_path, rungs=(0.25, 0.5))
     told = [(report.fraction, report.step, len(report.history)) for report in trained.memory.reports]
     assert told == [(0.25, 1, 1), (0.5, 1, 0), (1.0, 1, 0)] and trained.memory.scored == [0.25]
+
+
+def test_a_folder_that_ranks_do_not_share_is_refused_on_all_alike(world, ranks, tmp_path):
+    first, second = ranks(train_apart, make_recipe(world), tmp_path)
+    assert "not seen by every rank" in first and first == second
+
+
+def test_ranks_with_different_recipes_are_refused_on_all_alike(world, ranks, tmp_path):
+    recipes = [make_recipe(world), make_recipe(world, clip_norm=2.0)]
+    first, second = ranks(train_differently, recipes, tmp_path)
+    assert "different recipes" in first and first == second
+
+
+def test_a_url_is_no_folder_for_checkpoints(world):
+    with pytest.raises(RequestError, match="s3://"):
+        run_training(
+            make_recipe(world),
+            Run("url", 0, "s3://bucket/x", []),
+            Memory(),
+            Session(0, 1, torch.device("cpu")),
+            Workspace(),
+        )
 
 
 def test_a_checkpoint_says_where_its_base_is(world, tmp_path):

@@ -1,7 +1,9 @@
 """What a run reports, when it diverges, and that it learns."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,3 +108,15 @@ def test_single_trains_a_file_without_a_launcher(world, tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "argv", [*arguments, "--set", "recipe.training.micro_batch_rows=9"])
     assert single.main() == 2
     assert "recipe.training.micro_batch_rows" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_single_under_torchrun(world, tmp_path):
+    plain = make_recipe(world, "logits", length={"steps": 2}).model_dump(mode="json", exclude_none=True)
+    (world / "two.yaml").write_text(json.dumps({"recipe": plain}))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "dft_search.training.single", str(world / "two.yaml"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("step 2 fraction 1") == 1
+    assert (tmp_path / "model" / "model.safetensors").is_file()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dft_search.training.loop import Diverged
 from dft_search.training.session import Session
 from dft_search.training.workspace import Workspace
 from tests.training.jobs import train_all
@@ -40,6 +41,16 @@ def test_warm_is_cold_on_two_ranks(world, ranks, tmp_path):
         cold = ranks(train, recipes[number], tmp_path / f"cold{number}")[1]
         assert warm.memory.losses == cold.memory.losses, number
         assert same(warm.weights, cold.weights) and same(warm.frozen, cold.frozen), number
+
+
+def test_a_run_that_diverged_leaves_nothing_behind(world, tmp_path):
+    workspace = Workspace()
+    wild = make_recipe(world, optimizer={"learning_rate": 1e30}, schedule={"name": "constant", "warmup": 0.0})
+    with pytest.raises(Diverged):
+        train(wild, tmp_path / "wild", workspace)
+    warm = train(make_recipe(world), tmp_path / "warm", workspace)
+    cold = train(make_recipe(world), tmp_path / "cold")
+    assert warm.memory.losses == cold.memory.losses and same(warm.weights, cold.weights)
 
 
 def test_modules_are_kept_when_the_next_recipe_needs_the_same_ones(world):

@@ -18,8 +18,10 @@ from dft_search.training.loop import Run, RunEnd, run_training
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Decision, Report
 from dft_search.training.session import Session
+from dft_search.training.sharding import gather
 from dft_search.training.workspace import Workspace
 
+CPU = torch.device("cpu")
 LAYERS = 3
 ROWS = 24
 
@@ -138,7 +140,7 @@ class Memory:
     def checkpoint(self, step: int, folder: str) -> None:
         self.checkpoints.append(step)
 
-    def stop_requested(self) -> bool:
+    def stop_requested(self, step: int) -> bool:
         self.asked += 1
         return self.stop_before is not None and self.asked > self.stop_before
 
@@ -168,11 +170,10 @@ def train(
     seed: int = 5,
     rungs: tuple[float, ...] = (),
     memory: Memory | None = None,
+    device: torch.device = CPU,
 ) -> Trained:
     """Run ``recipe`` on the ranks of this process's group and gather its weights."""
-    from dft_search.training.sharding import gather
-
-    session = Session.from_environment(torch.device("cpu"))
+    session = Session.from_environment(device)
     workspace = workspace or Workspace()
     memory = memory or Memory()
     end = run_training(recipe, Run("tiny", seed, str(folder), list(rungs)), memory, session, workspace)

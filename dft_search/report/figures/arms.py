@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dft_search.report.figures.svg import Axis, Figure, Svg, padded, tick_anchor
-from dft_search.report.wording import Scale, arm_label, plural
+from dft_search.report.wording import MISSING, Scale, arm_label, plural
 
 WIDTH = 380.0
 ROW = 46.0
@@ -46,13 +46,19 @@ def arms_on_test(report: Mapping[str, Any]) -> Figure | None:
         "Each ring is one run's score on test, with its own seed; the upright bar is the arm's mean, and ± is the "
         "deviation between seeds. Arms whose rings overlap are not told apart by a mean alone: see the next figure."
     )
-    head = ("arm", "recipe", "seeds", "dev mean", "dev deviation", "test mean", "test deviation")
+    study = report["study"]  # a score that is one task's would stand there twice
+    shown = {name: task for name, task in study["tasks"].items() if study["score_metrics"] != [name]}
+    tasks = {name: Scale(bool(task["points"])) for name, task in shown.items()}
+    tasks = {name: own for name, own in tasks.items() if any(name in arm.get("tasks", {}) for arm in arms.values())}
+    head = ("arm", "test score", *(f"test {name}" for name in tasks), "dev score", "recipe", "seeds")
     rows = [
         (
             arm_title(report, name),
+            scale.spread(arm["test"]["mean"], arm["test"]["sd"]),
+            *(_task(arm, task, own) for task, own in tasks.items()),
+            scale.spread(arm["dev"]["mean"], arm["dev"]["sd"]),
             arm["label"],
             ", ".join(str(seed) for seed in arm["seeds"]),
-            *(scale.number(arm[part][key]) for part in ("dev", "test") for key in ("mean", "sd")),
         )
         for name, arm in arms.items()
     ]
@@ -94,23 +100,28 @@ def leads_on_test(report: Mapping[str, Any]) -> Figure | None:
         f"The champion's test score minus each arm's, with its 95 % interval over seeds and items together. "
         f"A bar that touches the zero line ({crossing} of {len(leads)} here) shows no difference. {first}"
     )
-    head = ("champion minus", "difference", "95 % interval", "p", "p after Holm", "smallest effect", "seeds", "items")
+    head = ("champion minus", "p", "p after Holm", "smallest effect", "seeds", "items", "difference", "95 % interval")
     rows = [
         (
             arm_title(report, name),
-            scale.signed(lead["difference"]),
-            f"{scale.signed(lead['interval'][0])} to {scale.signed(lead['interval'][1])}",
             f"{lead['p_value']:.3g}",
             f"{lead['p_holm']:.3g}" if "p_holm" in lead else "primary",
             scale.number(lead["smallest_effect"]),
             str(lead["seeds"]),
             str(lead["items"]),
+            scale.signed(lead["difference"]),
+            f"{scale.signed(lead['interval'][0])} to {scale.signed(lead['interval'][1])}",
         )
         for name, lead in leads.items()
     ]
     summary = "; ".join(f"over {arm_title(report, name)} {_lead_text(lead, scale)}" for name, lead in leads.items())
     label = f"Lead of the champion on test over {plural(len(leads), 'arm')}: {summary}"
     return Figure("The champion's lead", svg.render(label), caption, head, rows)
+
+
+def _task(arm: Mapping[str, Any], task: str, scale: Scale) -> str:
+    found = arm.get("tasks", {}).get(task)
+    return scale.spread(found["mean"], found["sd"]) if found else MISSING
 
 
 def _is_champion(report: Mapping[str, Any], name: str) -> bool:

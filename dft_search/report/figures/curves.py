@@ -10,7 +10,7 @@ from dft_search.report.wording import Scale, compact, plural
 WIDTH = 340.0
 HEIGHT = 210.0
 LEFT, RIGHT, TOP, BOTTOM = 42.0, 10.0, 10.0, 38.0
-ROBUST = 0.98  # share of all loss values that the vertical axis must hold
+TALL = 2.0  # times the usual first loss that the vertical axis may reach; a loss that runs away is cut off there
 
 MEANING = {
     "generation": "Loss on the target-language answer, at the top layer",
@@ -51,8 +51,8 @@ def term_curves(report: Mapping[str, Any], term: str) -> Figure:
     """The loss of one term of every trial that has it, by optimizer step."""
     curves = report["curves"]["terms"][term]
     values = sorted(value for curve in curves for _, value in curve["points"])
-    start = median(curve["points"][0][1] for curve in curves)
-    low, high = padded([values[0], max(start, values[int(ROBUST * (len(values) - 1))])])
+    usual = TALL * median(curve["points"][0][1] for curve in curves)
+    low, high = padded([values[0], max(values[len(values) // 2], min(values[-1], usual))])
     last = max(curve["points"][-1][0] for curve in curves)
     axis = Axis(0.0, float(max(last, 1)), LEFT, WIDTH - RIGHT)
     svg = _panel(report, curves, axis, (max(0.0, low) if values[0] >= 0 else low, high), "{:.3g}".format, dots=False)

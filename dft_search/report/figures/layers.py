@@ -103,7 +103,7 @@ def _cell(
     )
     if side >= LABELED:
         ink = next(name for limit, name in INKS if strength < limit)
-        svg.text(center[0], center[1] + 4, scale.number(cell["best"]), ink, "middle")
+        svg.text(center[0], center[1] + 4, scale.brief(cell["best"]), ink, "middle")
 
 
 def _axes(svg: Svg, side: float, depth: int, extent: float) -> None:

@@ -1,0 +1,1 @@
+"""Studies: what is searched, how trials are drawn, run, recorded, resumed and confirmed."""

@@ -1,0 +1,109 @@
+"""The README's code: every verb, option, target and key in it exists, and every block runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from dft_search.config import expand_path, parse_document
+from tests.cli.test_help import SURFACE
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+PAGES = ["README.md", "clusters/local/README.md"]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page; a command that goes on in the next line is one line here."""
+    found = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    return [text.replace("\\\n", "") for kind, text in found if kind == language]
+
+
+def commands() -> Iterator[list[str]]:
+    """Every command line of every page, without its comment."""
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            for line in block.splitlines():
+                if words := shlex.split(line, comments=True):
+                    yield words
+
+
+def ours(words: list[str]) -> list[str] | None:
+    """What follows ``dft-search`` in a command, also inside of a Ray job's."""
+    return words[words.index("dft-search") + 1 :] if "dft-search" in words else None
+
+
+@pytest.mark.parametrize("words", [w for w in commands() if ours(w)], ids=shlex.join)
+def test_every_verb_and_option_exists(words: list[str]) -> None:
+    arguments = ours(words) or []
+    verb = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    assert verb in SURFACE
+    assert {word for word in arguments if word.startswith("--")} <= SURFACE[verb]
+
+
+def test_every_make_target_and_script_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for words in commands():
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+        for word in words:
+            if word.startswith(("clusters/", "search_spaces/")):
+                assert (ROOT / word).is_file(), word
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_yaml_blocks_are_valid_recipes() -> None:
+    from dft_search.config import build
+    from dft_search.training.recipe import Recipe
+
+    (block,) = blocks("README.md", "yaml")
+    recipe = build(Recipe, parse_document(block, "README.md"), ("recipe",))
+    assert recipe.objective.thinking.layer == "50%"
+
+
+def test_the_loss_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [text for text in blocks("README.md", "python") if "compute_loss" in text]
+    exec(compile(block.replace("meta-llama/Llama-2-7b-hf", expand_path("package:demo/base")), "README.md", "exec"), {})
+    assert {"generation", "conversion", "thinking"} <= set(re.findall(r"'(\w+)':", capsys.readouterr().out))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_study_of_ones_own_runs_as_written(tmp_path: Path, home: Path) -> None:
+    """The blocks on one's own study, its winner and its MLflow record, in their order, with a smaller budget."""
+    environment = {**os.environ, "DFT_SEARCH_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    for block in blocks("README.md", "bash"):
+        if "mine" not in block and "winner" not in block:
+            continue
+        for line in block.splitlines():
+            done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            if " init " in line:
+                _shrink(tmp_path / "mine.yaml")
+    (block,) = [text for text in blocks("README.md", "python") if "mlflow" in text]
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert len(names["best"]) >= 1  # type: ignore[arg-type]
+    assert len(names["confirmed"]) == 2  # type: ignore[arg-type]
+
+
+def _shrink(file: Path) -> None:
+    """What a user edits: a smaller budget, so that the test is quick."""
+    yaml = YAML()
+    study = yaml.load(file)
+    study["study"].update(budget={"trials": 3}, confirm={"top": 1, "seeds": 1, "arms": ["tft"]})
+    study["recipe"]["training"]["length"] = {"steps": 8}
+    yaml.dump(study, file)
