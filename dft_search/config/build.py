@@ -129,8 +129,9 @@ def _problem(item: Any, key: Key, owner: type[BaseModel] | None, document: Docum
         expected = item["msg"][:1].lower() + item["msg"][1:].removeprefix("Input should be ").removeprefix(
             "nput should be "
         )
-    shown = given if isinstance(given, (str, int, float, bool, type(None))) else type(given).__name__
-    return document.problem(f"{shown!r} is not accepted", full, expected=expected.format(**context))
+    plain = isinstance(given, (str, int, float, bool, type(None)))
+    shown = repr(given) if plain else "a list" if isinstance(given, list) else "a mapping"
+    return document.problem(f"{shown} is not accepted", full, expected=expected.format(**context))
 
 
 _EXPECTED = {

@@ -16,6 +16,7 @@ from ruamel.yaml.scalarstring import ScalarString
 
 from dft_search.config.problems import Problem, RequestError
 
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 MAX_NODES = 100_000  # a file that expands to more (aliases of aliases) is an attack or an accident
 
 Key = tuple[str | int, ...]
@@ -132,7 +133,7 @@ def _plain(node: Any, key: Key, lines: dict[Key, int], name: str, budget: Iterat
         raise RequestError(Problem(f"expands to more than {MAX_NODES} values", file=name))
     if isinstance(node, (CommentedMap, CommentedSeq, TaggedScalar)):
         tag = getattr(node, "tag", None)
-        if tag is not None and tag.value and not str(tag.value).startswith("tag:yaml.org,2002:"):
+        if tag is not None and tag.value and str(tag.value) not in _PLAIN_TAGS:
             raise RequestError(Problem(f"tag {tag.value} is refused", file=name, key=dotted(key) or None))
     if isinstance(node, CommentedMap):
         plain = {}
@@ -141,13 +142,13 @@ def _plain(node: Any, key: Key, lines: dict[Key, int], name: str, budget: Iterat
                 message = f"key {field_name!r} is not text"
                 raise RequestError(Problem(message, file=name, key=dotted(key) or None, expected="a name"))
             here = (*key, str(field_name))
-            if field_name in node.lc.data:
+            if field_name in (node.lc.data or ()):
                 lines[here] = node.lc.key(field_name)[0] + 1
             plain[str(field_name)] = _plain(value, here, lines, name, budget)
         return plain
     if isinstance(node, CommentedSeq):
         for index in range(len(node)):
-            if index in node.lc.data:
+            if index in (node.lc.data or ()):
                 lines[(*key, index)] = node.lc.item(index)[0] + 1
         return [_plain(value, (*key, index), lines, name, budget) for index, value in enumerate(node)]
     if isinstance(node, ScalarBoolean):

@@ -70,8 +70,8 @@ def encode_rows(
 ) -> Encoded:
     """Encode all rows; those whose prompt leaves no room for an answer are dropped and counted.
 
-    A segment is cut where prompt and segment together exceed ``options.max_length``: target answer, English answer and
-    English query after the target prompt; without a target side the English answer after the English prompt.
+    A segment is cut where prompt and segment together exceed ``options.max_length``: target answer and English query
+    after the target prompt, the English answer after the longer one of both prompts.
 
     Args:
         rows: what ``read_rows`` gave.
@@ -256,12 +256,18 @@ def _misfit(row: EncodedRow, max_length: int) -> str | None:
 
 def _fitted(row: EncodedRow, max_length: int) -> tuple[EncodedRow, list[str]]:
     """The row cut to length, and the names of the segments that were cut."""
-    context = "target_prompt" if "target_prompt" in row.segments else "english_prompt"
-    room = max_length - len(row.segments.get(context, ()))
-    cut = [name for name, tokens in row.segments.items() if name not in row.spans and len(tokens) > room]
+    room = {name: max_length - before for name, before in _before(row).items()}
+    cut = [name for name, left in room.items() if len(row.segments[name]) > left]
     if not cut:
         return row, cut
-    return replace(row, segments=row.segments | {name: row.segments[name][:room] for name in cut}), cut
+    return replace(row, segments=row.segments | {name: row.segments[name][: room[name]] for name in cut}), cut
+
+
+def _before(row: EncodedRow) -> dict[str, int]:
+    """Tokens that stand before each answer-like segment; the English answer may follow either prompt."""
+    target, english = (len(row.segments.get(f"{side}_prompt", ())) for side in ("target", "english"))
+    before = {"target_answer": target, "english_query": target, "english_answer": max(target, english), "text": 0}
+    return {name: tokens for name, tokens in before.items() if name in row.segments}
 
 
 def _fingerprint(rows: Sequence[EncodedRow]) -> str:

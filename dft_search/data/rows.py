@@ -14,12 +14,13 @@ from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_h
 from dft_search.data.reader import KEY, Reader
 from dft_search.data.template import render_prompt
 
-SIDES = {"dft": ("en", "tgt"), "tft": ("tgt",), "sft": ("en",), "lm": ("en",)}  # by method: the languages it reads
+SIDES = {"dft": ("en", "tgt"), "tft": ("tgt",), "sft": ("en",), "lm": ("en",)}  # by method: the languages it needs
+BOTH = ("en", "tgt")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One parallel instruction; a side that the method does not read is empty, ``text`` is set for ``lm`` alone."""
+    """One parallel instruction; a side that the file does not have is empty, ``text`` is set for ``lm`` alone."""
 
     id: str
     en_instruction: str = ""
@@ -49,10 +50,10 @@ class Rows:
 def read_rows(options: TrainOptions, *, method: str) -> Rows:
     """Read all files of a recipe.
 
-    ``sft`` reads the English side alone, ``tft`` the target side, ``dft`` both; a row whose instruction or output is
-    empty on a side that is read is dropped and counted. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a
-    line), or the English prompt and answer where the file has no such column. Text is kept as it is; ``null`` counts as
-    empty.
+    ``sft`` needs the English side, ``tft`` the target side, ``dft`` both. Where a file has both sides, a row whose
+    instruction or output is empty on either one is dropped and counted, whatever the method: all methods of a study
+    train on the same rows. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a line), or the English prompt
+    and answer where the file has no such column. Text is kept as it is; ``null`` counts as empty.
 
     Args:
         options: files and columns.
@@ -61,17 +62,16 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     Raises:
         RequestError: a file, column or value is wrong, or no row is left.
     """
-    sides = SIDES[method]
     fields = {str(name): column for name, column in (options.fields or {}).items()}
     rows: list[Row] = []
     dropped: Counter[str] = Counter()
     for index, entry in enumerate(options.files):
         for row in _read_entry(entry, f"{KEY}.files[{index}]", fields, method):
-            reason = row if isinstance(row, str) else _unusable(row, sides)
+            reason = row if isinstance(row, str) else _unusable(row[0], row[1])
             if reason is not None:
                 dropped[reason] += 1
-            elif isinstance(row, Row):
-                rows.append(row)
+            elif not isinstance(row, str):
+                rows.append(row[0])
     if not rows:
         counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
         message = "no usable row" + (f"; dropped: {counts}" if counts else "")
@@ -102,28 +102,36 @@ def _unusable(row: Row, sides: Sequence[str]) -> str | None:
 
 def _read_entry(
     entry: str | FileJoin | HubSet, key: str, fields: Mapping[str, str], method: str
-) -> Iterator[Row | str]:
-    """Rows of one entry of ``files``; a text stands for a row that has no partner on a side that is read."""
+) -> Iterator[tuple[Row, Sequence[str]] | str]:
+    """Rows of one entry of ``files`` with the sides that must not be empty; a text stands for a row without partner."""
     sides = SIDES[method]
     if isinstance(entry, FileJoin):
-        joined = _read_join(entry, key, fields, sides)
-        yield from (_as_text(row) if method == "lm" and isinstance(row, Row) else row for row in joined)
+        sides = sides if method == "lm" else BOTH
+        for joined in _read_join(entry, key, fields, sides):
+            yield joined if isinstance(joined, str) else (_as_text(joined) if method == "lm" else joined, sides)
         return
-    wanted = [fields.get(name, name) for name in ("id", "text", *(n for s in sides for n in _names(s)))]
+    wanted = [fields.get(name, name) for name in ("id", "text", *(n for s in BOTH for n in _names(s)))]
     table = _open(entry, key, wanted)
     if method == "lm" and (fields.get("text", "text") in table.columns or "text" in fields):
         reader = Reader(table, fields, {"text": "text"})
-        yield from (Row(id=identity, text=values["text"]) for identity, _, _, values in reader)
+        yield from ((Row(id=identity, text=values["text"]), sides) for identity, _, _, values in reader)
         return
     if table.columns == ("text",):
         expected = "rows with " + ", ".join(name for side in sides for name in _names(side)) + "; or method lm"
         raise RequestError(
             Problem(f"plain text is nothing for method {method}", file=table.name, key=key, expected=expected)
         )
+    if method != "lm":
+        sides = [side for side in BOTH if side in sides or _has(table, fields, side)]
     reader = Reader(table, fields, {name: name for side in sides for name in _names(side)})
     for identity, _, _, values in reader:
         row = Row(id=identity, **values)
-        yield _as_text(row) if method == "lm" else row
+        yield (_as_text(row) if method == "lm" else row), sides
+
+
+def _has(table: Table, fields: Mapping[str, str], side: str) -> bool:
+    """Whether the table has instructions and outputs of a side."""
+    return all(fields.get(name, name) in table.columns for name in (f"{side}_instruction", f"{side}_output"))
 
 
 def _open(entry: str | HubSet, key: str, columns: Sequence[str]) -> Table:

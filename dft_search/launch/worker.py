@@ -126,10 +126,11 @@ class SlotReporter:
             event.wait(HEARTBEAT_SECONDS)
 
     def score(self, live: LiveModel, fraction: float) -> Scores:
-        """Score the job's parts; the first one is what the report carries."""
+        """Score the job's parts, test at the end alone; the first part is what the report carries."""
         if self.scorer is None or not self.job.parts:
             return Scores({}, {})
-        self.parts = {part: self.scorer.score(live, part) for part in self.job.parts}
+        parts = [part for part in self.job.parts if part != "test" or fraction >= 1]
+        self.parts = {part: self.scorer.score(live, part) for part in parts}
         return self.parts[self.job.parts[0]]
 
     def report(self, report: Report) -> Decision:

@@ -3,33 +3,37 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from statistics import NormalDist
 from typing import Any
 
 from dft_search.report.collect import ScoreView, StudyView, TrialView
 from dft_search.report.statistics import MIN_SEEDS
 from dft_search.report.wording import Scale, arm_label, listed, plural
 
-CHANCE_ERRORS = 2.0  # a score within so many standard errors of chance says nothing yet
+LUCK = 0.025  # how often guessing may pass for more than chance: about two standard errors for one run
 
 
 def near_chance(view: StudyView) -> list[dict[str, Any]]:
     """Metrics whose best completed run is not clearly above chance, as `{metric, value, stderr, chance, n}`.
 
-    All runs are looked at with the dev scores they ended with: when even the best of them is within two standard
-    errors of chance, the metric cannot tell recipes apart.
+    All runs are looked at with the dev scores they ended with. The best of many guesses lies above chance, so the
+    bound grows with the number of runs (Bonferroni): when even the best one is within it, the metric cannot tell
+    recipes apart.
     """
+    runs = [trial for trial in view.trials if trial.completed]
+    errors = NormalDist().inv_cdf(1 - LUCK / max(1, len(runs)))
     best: dict[str, ScoreView] = {}
-    for trial in view.trials:
-        for metric, score in trial.dev.items() if trial.completed else ():
+    for trial in runs:
+        for metric, score in trial.dev.items():
             if metric not in best or score.value > best[metric].value:
                 best[metric] = score
-    return [{"metric": metric} | asdict(score) for metric, score in sorted(best.items()) if _near_chance(score)]
+    return [{"metric": metric} | asdict(score) for metric, score in sorted(best.items()) if _is_near(score, errors)]
 
 
-def _near_chance(score: ScoreView) -> bool:
+def _is_near(score: ScoreView, errors: float) -> bool:
     if score.chance is None or score.stderr is None:
         return False
-    return score.value - score.chance < CHANCE_ERRORS * score.stderr
+    return score.value - score.chance < errors * score.stderr
 
 
 def unconcluded(view: StudyView, report: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dft_search.config import InfrastructureError
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
-from dft_search.search.study_folder import StudyFolder, study_path
+from dft_search.search.study_folder import StudyFolder, TrialRecord, study_path
 
 STOP_SECONDS = 120.0
 
@@ -39,13 +39,19 @@ def status(name: str) -> dict[str, Any]:
                 "phase": record.phase,
                 "arm": record.arm,
                 "params": record.params,
-                "dev": (record.dev or {}).get("score"),
+                "dev": _score(record),
                 "fraction": record.fraction,
                 "mlflow_run_id": record.mlflow_run_id,
             }
             for record in records
         ],
     }
+
+
+def _score(record: TrialRecord) -> dict[str, Any] | None:
+    """{score, stderr, n} of a trial's last report, None before the first one."""
+    found = (record.dev or {}).get("score")
+    return None if found is None else {"score": found["value"], "stderr": found["stderr"], "n": found["n"]}
 
 
 def stop(name: str, *, discard: bool = False, wait: bool = True) -> None:

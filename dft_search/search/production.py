@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dft_search.config import Document, InfrastructureError, Problem, RequestError, build, home
+from pydantic import Field
+
+from dft_search.config import Document, InfrastructureError, Options, Problem, RequestError, build, home
 from dft_search.config.document import to_yaml
 from dft_search.config.files import write_json
 from dft_search.evaluation.choice import check_scoring
@@ -25,10 +28,10 @@ EXIT = {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 3}
 
 
 def train(path: str, overrides: Iterable[str]) -> int:
-    """Train the recipe of a study file or bundle. A run that was interrupted goes on from its newest checkpoint.
+    """Train the recipe of any file that has one. A run that was interrupted goes on from its newest checkpoint.
 
-    The workers are those of the file's ``study.slots`` (or ``slots`` in a bundle). Weights, tokenizer and scores are
-    written to HOME/models/NAME.
+    The workers are those of the file's ``slots``, or of ``study.slots``. Weights and tokenizer are written to
+    HOME/models/NAME.
 
     Returns:
         0 when it completed, 3 when it was interrupted.
@@ -68,16 +71,38 @@ def train(path: str, overrides: Iterable[str]) -> int:
         return _run(recipe, name, seed, slots, folder, uri, facts)
 
 
+class RunFile(Options):
+    """A file that is no study: who the run is, where it runs, its ``recipe``. A bundle adds sections of its own.
+
+    Attributes:
+        name: of the run; by default that of the file.
+        seed: of row order, adapters and dropout.
+        slots: the workers.
+    """
+
+    name: str | None = None
+    seed: int = Field(0, ge=0)
+    slots: Slots = Slots()
+    recipe: Recipe
+
+
 def _identity(document: Document, path: Path) -> tuple[str, int, Slots]:
-    """Name, seed and slot shape from the file: a bundle has them at its top, a study file in its study section."""
+    """Name, seed and slot shape from the file: at its top, or else in its study section.
+
+    Raises:
+        RequestError: one of them is wrong, or the top of the file holds an unknown key.
+    """
     data: dict[str, Any] = document.data
     study: dict[str, Any] = data["study"] if isinstance(data.get("study"), dict) else {}
-    given = data.get("name") or study.get("name") or path.stem
-    name = str(given).lower().replace("_", "-")
+    given: dict[str, Any] = {key: study[key] for key in ("name", "seed", "slots") if key in study}
+    given |= {key: value for key, value in data.items() if key not in _SECTIONS}
+    file = build(RunFile, replace(document, data=given))
+    name = (file.name or path.stem).lower().replace("_", "-")
     check_name(name)
-    section = ("slots",) if "slots" in data else ("study", "slots")
-    slots = build(Slots, document, section) if (section[0] == "slots" or "slots" in study) else Slots()
-    return name, int(data.get("seed", study.get("seed", 0))), slots
+    return name, file.seed, file.slots
+
+
+_SECTIONS = ("study", "space", "bundle", "checksum")  # of studies and bundles; read elsewhere
 
 
 def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: str, facts: dict[str, Any]) -> int:
@@ -142,8 +167,8 @@ def _take(report: JobReport, tracker: Tracker, run: str, console: Any) -> None:
         points += score_points("test", report.parts["test"]["scores"], told["step"])
     points.append(("budget_fraction", told["fraction"], told["step"]))
     tracker.log(run, points, {})
-    loss = told["history"][-1]["metrics"]["loss/total"] if told["history"] else float("nan")
+    loss = f"  loss {told['history'][-1]['metrics']['loss/total']:.4f}" if told["history"] else ""
     score = told["scores"].get("score")
     shown = f", score {score['value']:.4f}" if score else ""
-    line = f"{told['fraction']:4.0%}  step {told['step']}  loss {loss:.4f}{shown}  {told['seconds']:.0f} s"
+    line = f"{told['fraction']:4.0%}  step {told['step']}{loss}{shown}  {told['seconds']:.0f} s"
     console.print(line, markup=False, highlight=False)

@@ -153,7 +153,7 @@ BAD_FILES: list[tuple[bytes | None, str]] = [
     (b"study:\n\tname: x\n", "bad.yaml:2: is not valid YAML"),
     (b"study: {name: a}\nstudy: {name: b}\n", "bad.yaml:2: duplicate key study"),
     (b"\xff\xfe\x00", "bad.yaml: is not UTF-8 text"),
-    (b"study: !!python/object/apply:os.system [ls]\n", "bad.yaml"),
+    (b"study: !!python/object/apply:os.system [ls]\n", "is refused"),
     (b"1: {name: x}\n", "key 1 is not text"),
 ]
 

@@ -146,18 +146,20 @@ def test_cuts_count_prompt_and_answer_together(tokenizers, row_list):
     lengths = {name: len(ids) for name, ids in full.segments.items()}
     prompt = lengths["target_prompt"]
     assert lengths["english_prompt"] != prompt
-    fits = prompt + max(lengths[name] for name in ("target_answer", "english_answer", "english_query"))
+    longest = max(prompt, lengths["english_prompt"])
+    fits = max(
+        prompt + lengths["target_answer"], prompt + lengths["english_query"], longest + lengths["english_answer"]
+    )
     limit = max(lengths["english_prompt"], prompt) + 2
     rows = as_rows([row_list[1]])
     assert encode_rows(rows, tokenizer, options(fits))[0] == full
     assert encode_rows(rows, tokenizer, options(fits - 1)).truncated != {}
     cut = encode_rows(rows, tokenizer, options(limit))
-    room = limit - prompt
+    room = {name: limit - prompt for name in ("target_answer", "english_query")}
+    room["english_answer"] = limit - max(lengths["english_prompt"], prompt)  # it may follow either prompt
     for name, ids in full.segments.items():
-        assert cut[0].segments[name] == (ids if name.endswith("prompt") else ids[:room])
-    assert cut.truncated == {
-        name: 1 for name, length in lengths.items() if not name.endswith("prompt") and length > room
-    }
+        assert cut[0].segments[name] == (ids if name.endswith("prompt") else ids[: room[name]])
+    assert cut.truncated == {name: 1 for name in room if lengths[name] > room[name]}
     assert tokenizer.eos_token_id not in cut[0].segments["english_answer"]  # a cut answer has no end
 
 

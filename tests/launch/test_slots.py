@@ -1,4 +1,4 @@
-"""Slots on a real Ray with two FSDP2 workers: trials one after the other, failures that reach no other trial, kill -9."""
+"""Slots on a real Ray with two FSDP2 workers: trials in turn, failures that reach no other trial, kill -9."""
 
 import os
 import time
@@ -32,7 +32,8 @@ def pool(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def job(definition: Definition, folder: Path, number: int = 0, **point: Any) -> Job:
-    recipe = definition.recipe_for({"training.length": {"steps": STEPS}, "training.optimizer.learning_rate": 3e-3, **point})
+    settings = {"training.length": {"steps": STEPS}, "training.optimizer.learning_rate": 3e-3, **point}
+    recipe = definition.recipe_for(settings)
     section = recipe.model_dump(mode="json", exclude_unset=True, by_alias=True)
     name = f"t{number:04d}"
     return Job(number, name, section, recipe.hash, 7, str(folder / name), [0.25, 0.5], ["steer"])

@@ -287,6 +287,17 @@ def test_a_metric_near_chance_is_called_that(writer: Callable[..., Any]) -> None
     assert "xcopa_xx is near chance" in " ".join(report["limits"])
 
 
+def test_the_best_of_many_guesses_is_still_a_guess() -> None:
+    """2.2 standard errors above chance: more than a lone run reaches by luck, less than the best of ten does."""
+    lucky, plain = (ScoreView(value, 0.07, 50, chance=0.5) for value in (0.654, 0.5))
+
+    def near(others: int) -> list[str]:
+        runs = [SimpleNamespace(completed=True, dev={"xcopa_zh": score}) for score in [lucky, *[plain] * others]]
+        return [entry["metric"] for entry in near_chance(SimpleNamespace(trials=runs))]
+
+    assert (near(0), near(9)) == ([], ["xcopa_zh"])
+
+
 def test_not_a_number_never_reaches_the_document(writer: Callable[..., Any]) -> None:
     made = writer()
     made.study()
