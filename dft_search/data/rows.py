@@ -122,7 +122,7 @@ def _read_entry(
             Problem(f"plain text is nothing for method {method}", file=table.name, key=key, expected=expected)
         )
     if method != "lm":
-        sides = [side for side in BOTH if side in sides or _has(table, fields, side)]
+        sides = tuple(side for side in BOTH if side in sides or _has(table, fields, side))
     reader = Reader(table, fields, {name: name for side in sides for name in _names(side)})
     for identity, _, _, values in reader:
         row = Row(id=identity, **values)

@@ -10,13 +10,10 @@ that outcome and the group is replaced, so that nothing of it reaches the next j
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from dft_search.launch.job import Job, JobEnd, JobReport
 
@@ -32,20 +29,25 @@ class SlotSpec:
         gpus_per_worker: 0 or 1.
         cpus_per_worker: logical CPUs, and threads of each rank on a CPU slot.
         folder: scratch folder of the Ray Train run.
-        loop: what every rank runs; called with {"slot": actor handle}.
     """
 
     workers: int
     gpus_per_worker: int
     cpus_per_worker: int
     folder: str
-    loop: Callable[[dict[str, Any]], None]
 
     @property
     def bundle(self) -> dict[str, float]:
         """Resources of one worker."""
         gpu = {"GPU": float(self.gpus_per_worker)} if self.gpus_per_worker else {}
         return {"CPU": float(self.cpus_per_worker), **gpu}
+
+
+def _enter(config: dict[str, Any]) -> None:
+    """What Ray Train runs on every rank; only there are torch and the models imported."""
+    from dft_search.launch.worker import slot_loop
+
+    slot_loop(config)
 
 
 @dataclass
@@ -87,10 +89,13 @@ class Slot:
 
     def _run(self) -> None:
         """Thread: one Ray Train run for the slot's whole life."""
+        import ray.train  # slow: it loads torch, which the other processes around a slot need not wait for
+        from ray.train.torch import TorchConfig, TorchTrainer
+
         spec = self.spec
         threads = str(spec.cpus_per_worker)
         trainer = TorchTrainer(
-            spec.loop,
+            _enter,
             train_loop_config={"slot": self.handle},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=spec.workers,

@@ -109,9 +109,8 @@ def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: 
     from rich.console import Console
 
     from dft_search.launch.desk import SlotPool
-    from dft_search.launch.worker import slot_loop
 
-    spec = SlotSpec(slots.workers, slots.gpus_per_worker, slots.cpus_per_worker, str(folder / "slots"), slot_loop)
+    spec = SlotSpec(slots.workers, slots.gpus_per_worker, slots.cpus_per_worker, str(folder / "slots"))
     found = plan_slots(cluster_nodes(), spec.bundle, slots.workers, 1)
     if found.slots == 0:
         raise InfrastructureError(f"the run does not fit: {found.missing}")

@@ -98,13 +98,12 @@ def _on_cluster(
     confirm: bool,
 ) -> int:
     from dft_search.launch.desk import SlotPool
-    from dft_search.launch.worker import slot_loop
     from dft_search.search.tune import run_trials
 
     options = definition.options
     wanted = None if options.slots.max == "auto" else options.slots.max
     shape = options.slots
-    spec = SlotSpec(shape.workers, shape.gpus_per_worker, shape.cpus_per_worker, str(folder.path / "slots"), slot_loop)
+    spec = SlotSpec(shape.workers, shape.gpus_per_worker, shape.cpus_per_worker, str(folder.path / "slots"))
     nodes = cluster_nodes()
     plan = plan_slots(nodes, spec.bundle, shape.workers, wanted)
     if plan.slots == 0:

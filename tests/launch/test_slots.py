@@ -24,9 +24,7 @@ def definition(tmp_path_factory: pytest.TempPathFactory) -> Definition:
 
 @pytest.fixture(scope="module")
 def pool(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlotPool]:
-    from dft_search.launch.worker import slot_loop
-
-    pool = SlotPool(SlotSpec(2, 0, 1, str(tmp_path_factory.mktemp("slots")), slot_loop), 1, cold=False)
+    pool = SlotPool(SlotSpec(2, 0, 1, str(tmp_path_factory.mktemp("slots"))), 1, cold=False)
     yield pool
     pool.close()
 
@@ -122,9 +120,7 @@ def test_kill_9_of_a_worker_goes_on_from_the_checkpoint(pool, definition, tmp_pa
 
 
 def test_a_stop_writes_a_checkpoint_that_is_gone_on_from(ray_cluster, definition, tmp_path):
-    from dft_search.launch.worker import slot_loop
-
-    spec = SlotSpec(2, 0, 1, str(tmp_path / "slots"), slot_loop)
+    spec = SlotSpec(2, 0, 1, str(tmp_path / "slots"))
     pool = SlotPool(spec, 1, cold=True)
     undisturbed = run(pool.client(), job(definition, tmp_path / "a"))
     client = pool.client()

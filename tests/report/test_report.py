@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,6 +16,8 @@ from rich.console import Console
 
 from dft_search.config import RequestError
 from dft_search.report import build_report, print_report
+from dft_search.report.collect import ScoreView
+from dft_search.report.limits import near_chance
 from dft_search.report.wording import Scale, describe_recipe
 
 VOID = {"meta", "link", "br"}
