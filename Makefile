@@ -34,8 +34,7 @@ quickstart: install  ## run the built-in study: search, report, export, verify, 
 	$(BIN)/dft-search report $$name; \
 	$(BIN)/dft-search export $$name --out "$$bundle"; \
 	$(BIN)/dft-search verify "$$bundle"; \
-	$(BIN)/dft-search train "$$bundle" --set name=$$name --set 'recipe.training.length={steps: 20}' \
-	  --set 'slots={workers: 2, gpus_per_worker: 0, cpus_per_worker: 1}'; \
+	$(BIN)/dft-search train "$$bundle" --set 'recipe.training.length={steps: 20}'; \
 	echo; \
 	$(BIN)/dft-search report $$name --json 2>/dev/null | \
 	  $(BIN)/python -c 'import json, sys; print("Verdict:   ", json.load(sys.stdin)["verdict"])'; \
@@ -56,8 +55,8 @@ check: install  ## style, types, import rules, spelling
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell
 
-bench: install  ## print the speed of a step against its bound
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.benchmarks.step
+bench: install  ## what each method does in the built-in world, over 8 seeds (about 20 minutes)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.benchmarks.demo_arms --seeds 8
 
 clean:  ## remove the environment, builds and caches
 	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -65,7 +65,9 @@ def load_model(options: ModelOptions, device: "torch.device | str" = "cpu") -> "
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would stand in the middle of a study's table
     source = find_model(options)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(

@@ -56,7 +56,8 @@ class Progress:
 
     def line(self, text: str) -> None:
         """One line with the time since the start."""
-        self.console.print(f"[{time.monotonic() - self.started_at:6.1f} s] {text}", markup=False, highlight=False)
+        stamp = f"[{time.monotonic() - self.started_at:6.1f} s]"
+        self.console.print(f"{stamp} {text}", markup=False, highlight=False, soft_wrap=True)
 
     def started(self, record: TrialRecord) -> None:
         """A trial begins."""
