@@ -57,6 +57,11 @@ def connected() -> Iterator[bool]:
             ray.shutdown()
 
 
+def in_ray_job() -> bool:
+    """Whether this process is the driver of a submitted Ray job, whose working directory vanishes with it."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def cluster_nodes() -> list[dict[str, float]]:
     """Total resources of every living node of the connected cluster, the drivers' share taken off."""
     import ray

@@ -28,6 +28,7 @@ class Desk:
         self.changed = asyncio.Condition()
         self.slots: list[Any] = [None] * count
         self.free = set(range(count))
+        self.users: dict[int, int] = {}  # slot -> trial that has it
         self.opened = 0
         self.stopping = False
 
@@ -44,20 +45,29 @@ class Desk:
         self.slots[index] = ray.remote(Slot).options(**options).remote(self.spec, name)
         await self.slots[index].start.remote()
 
-    async def lease(self) -> tuple[int, Any] | None:
-        """Wait for a free slot: (its index, the slot's actor); None once the study stops."""
+    async def lease(self, trial: int) -> tuple[int, Any] | None:
+        """Wait for a free slot for a trial: (its index, the slot's actor); None once the study stops."""
         async with self.changed:
             await self.changed.wait_for(lambda: self.stopping or self.free)
             if self.stopping:
                 return None
             index = min(self.free)
             self.free.remove(index)
+            self.users[index] = trial
         if self.slots[index] is None or (await self.slots[index].state.remote())["dead"] is not None:
             await self._fresh(index)
         return index, self.slots[index]
 
+    async def reclaim(self, trial: int) -> None:
+        """Take a slot back from a trial whose driver died; its workers are replaced."""
+        for index in [index for index, user in self.users.items() if user == trial]:
+            ray.kill(self.slots[index])  # its controller and workers are its own and end with it
+            self.slots[index] = None
+            await self.release(index)
+
     async def release(self, index: int) -> None:
         """Give a slot back; a cold one ends here."""
+        self.users.pop(index, None)
         if self.cold and self.slots[index] is not None:
             slot, self.slots[index] = self.slots[index], None
             await slot.close.remote()
@@ -104,6 +114,10 @@ class SlotPool:
     def states(self) -> list[dict[str, Any]]:
         """State of every slot (``Slot.state``)."""
         return list(ray.get(self.desk.states.remote()))
+
+    def reclaim(self, trial: int) -> None:
+        """Free the slot of a trial whose driver died. Does not wait."""
+        self.desk.reclaim.remote(trial)
 
     def request_stop(self) -> None:
         """Ask all running jobs to end as interrupted; hand out no more slots. Does not wait."""
@@ -153,7 +167,7 @@ class JobClient:
 
     def start(self, job: Any) -> bool:
         """Lease a slot and submit; False when the study stops before there is one."""
-        leased = ray.get(self.desk.lease.remote())
+        leased = ray.get(self.desk.lease.remote(job.trial))
         if leased is None:
             return False
         self.index, self.slot = leased

@@ -92,6 +92,12 @@ class Asker:
                 self.tell(trial.number, Outcome.ABANDONED)
         return [_proposal(trial) for trial in running if SEED in trial.user_attrs]
 
+    def outcome(self, number: int) -> Outcome | None:
+        """How a trial ended; None while it is open or when there is no such trial."""
+        trials = self.study.get_trials(deepcopy=False)
+        told = trials[number].user_attrs.get(OUTCOME) if number < len(trials) else None
+        return Outcome(told) if told is not None and trials[number].state.is_finished() else None
+
     def spent(self) -> int:
         """How many trials count against the budget."""
         done = [trial.user_attrs.get(OUTCOME) for trial in self.study.get_trials(deepcopy=False)]

@@ -13,6 +13,7 @@ from dft_search.config import (
     RequestError,
     apply_overrides,
     build,
+    expand_path,
     known_keys,
     load_document,
     nearest,
@@ -179,6 +180,9 @@ def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | N
         raise RequestError([*problems, *wrong])
     problems += [_placed(document, problem) for problem in check_recipe(recipe)]
     problems += _check_scoring(document, recipe, options)
+    if options.storage is not None and "://" in expand_path(options.storage):
+        hint = "a folder that every node sees"
+        problems.append(document.problem("is a URL", ("study", "storage"), expected=hint))
     keys = known_keys(Recipe)
     space, wrong = _attempt(lambda: read_space(document, num_layers, keys))
     if space is None or problems:

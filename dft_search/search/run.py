@@ -6,12 +6,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from dft_search.config import InfrastructureError, Problem, RequestError, home
 from dft_search.config.document import to_yaml
 from dft_search.config.files import write_text
-from dft_search.launch.connect import cluster_nodes, connected
+from dft_search.launch.connect import cluster_nodes, connected, in_ray_job
 from dft_search.launch.planner import plan_slots
 from dft_search.launch.slot import SlotSpec
 from dft_search.search.asker import open_asker
@@ -19,6 +20,7 @@ from dft_search.search.definition import Definition, load_study
 from dft_search.search.progress import Progress
 from dft_search.search.session import StudySession
 from dft_search.search.study_folder import StudyFolder, check_name, studies_folder, study_path
+from dft_search.tracking.secrets import mask
 from dft_search.tracking.tracker import Tracker
 from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
 
@@ -57,11 +59,25 @@ def resume(name: str) -> int:
 def _same_study(definition: Definition, folder: StudyFolder) -> None:
     """A study that goes on may change its budget, not what it searches. Raises RequestError."""
     stored = load_study(folder.study_file)
-    for section in ("recipe", "space"):
-        if _study_data(stored)[section] != _study_data(definition)[section]:
-            message = f"the section '{section}' differs from that of the study in {folder.path}"
-            place = definition.document.problem(message, (section,))
-            raise RequestError(Problem(place.message, place.file, place.line, place.key, "--name for another study"))
+    same = [
+        ("recipe",),
+        ("space",),
+        ("study", "seed"),
+        ("study", "objective"),
+        ("study", "rungs"),
+        ("study", "sampler"),
+    ]
+    for key in same:
+        if _value(stored, key) != _value(definition, key):
+            message = f"differs from that of the study in {folder.path}"
+            place = definition.document.problem(message, key)
+            raise RequestError(replace(place, expected="--name for another study"))
+
+
+def _value(definition: Definition, key: tuple[str, ...]) -> Any:
+    if key[0] == "study":
+        return getattr(definition.options, key[1])
+    return _study_data(definition)[key[0]]
 
 
 def _study_data(definition: Definition) -> dict[str, Any]:
@@ -74,7 +90,7 @@ def _study_data(definition: Definition) -> dict[str, Any]:
 def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
     options = definition.options
     uri = resolve_uri(home(), options.tracking.uri)
-    problems = check_uri(uri)
+    problems = check_uri(uri, job=in_ray_job())
     if problems:
         raise RequestError(problems)
     facts, data = _read_data(definition)
@@ -83,7 +99,7 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
         write_text(folder.study_file, to_yaml(_study_data(definition)))
         with Progress(options, definition.space) as progress:
             progress.phase("Connecting to Ray")
-            with connected():
+            with connected(), _signals(folder):
                 return _on_cluster(definition, folder, uri, facts, data, progress, confirm=confirm)
 
 
@@ -117,7 +133,7 @@ def _on_cluster(
     parent = state.get("mlflow", {}).get("run_id")
     if parent is None or not tracker.reopen(parent):
         parent = tracker.start_parent(options.name, {**facts, "trials": options.budget.trials}, {"study": options.name})
-        tracker.log_file(parent, folder.study_file)
+        tracker.log_text(parent, folder.study_file.read_text(encoding="utf-8"), "study.yaml")
     folder.update_state(
         name=options.name,
         created=state.get("created", time.time()),
@@ -126,7 +142,7 @@ def _on_cluster(
         language=definition.recipe.data.target_language,
         model=definition.recipe.model.path,
         budget={"planned": options.budget.trials},
-        mlflow={"uri": uri, "experiment_id": tracker.experiment_id, "run_id": parent},
+        mlflow={"uri": mask(uri), "experiment_id": tracker.experiment_id, "run_id": parent},
         versions=versions(),
         data=data,
     )
@@ -141,8 +157,9 @@ def _on_cluster(
             pool.wait_for_workers(PLACEMENT_SECONDS, lambda: session.stopping is not None)
             progress.phase("Searching")
             began = time.time()
-            scratch = folder.path / "tune" / str(int(began * 1000))
-            run_trials(session, pool, limit=options.budget.trials + len(session.waiting), folder=scratch)
+            if session.has_work():
+                scratch = folder.path / "tune" / str(int(began * 1000))
+                run_trials(session, pool, limit=options.budget.trials + len(session.waiting), folder=scratch)
             folder.update_state(seconds={**folder.read_state().get("seconds", {}), "search": time.time() - began})
             if confirm and not session.stopping:
                 from dft_search.search.confirm import run_confirmation
@@ -215,11 +232,8 @@ def versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _stoppable(session: StudySession, pool: Any, folder: StudyFolder) -> Iterator[None]:
-    """Signals only set the stop flag; a thread polls it and tells the slots: trials meet it at their next step."""
+    """A thread polls the stop flag and tells the slots: trials meet it at their next step."""
     over = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        folder.ask_to_stop("stop")
 
     def poll() -> None:
         while not over.wait(POLL_SECONDS):
@@ -229,12 +243,24 @@ def _stoppable(session: StudySession, pool: Any, folder: StudyFolder) -> Iterato
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _signals(folder: StudyFolder) -> Iterator[None]:
+    """SIGINT and SIGTERM set the stop flag; inside the connection, since Ray installs handlers of its own."""
+
+    def on_signal(number: int, frame: object) -> None:
+        folder.ask_to_stop("stop")
+
     main = threading.current_thread() is threading.main_thread()
-    before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        over.set()
-        thread.join()

@@ -55,12 +55,24 @@ class StudySession:
         self.tracker, self.parent, self.watcher, self.facts = tracker, parent, watcher, facts
         self.options = definition.options
         self.lock = threading.RLock()  # confirmation drives its jobs from one thread a slot
-        self.records = {record.trial: record for record in folder.read_trials()}
-        self.halving = self._halving()
-        self.waiting = deque(asker.unfinished())
         self.stopping: str | None = None
+        self.records = {record.trial: record for record in folder.read_trials()}
+        self.waiting = deque(asker.unfinished())
+        self._reconcile()
+        self.halving = self._halving()
         seconds = self.options.budget.seconds
         self.deadline = math.inf if seconds is None else time.monotonic() + seconds
+
+    def _reconcile(self) -> None:
+        """Catch up records of a driver that died between telling Optuna, whose storage is the truth, and writing."""
+        for record in self.records.values():
+            outcome = self.asker.outcome(record.trial) if record.phase == "search" else None
+            if outcome is not None and record.outcome != outcome:
+                self.on_end(record.trial, JobEnd(outcome.value, record.message))
+
+    def has_work(self) -> bool:
+        """Whether the search has trials to run."""
+        return bool(self.waiting) or self.asker.spent() < self.options.budget.trials
 
     # ------------------------------------------------------------------------------------- giving out
     def next_job(self) -> Job | None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dft_search.config import Problem, RequestError, home, nearest
+from dft_search.config import Problem, RequestError, expand_path, home, nearest
 from dft_search.config.files import write_json, write_text
 from dft_search.search.options import NAME
 from dft_search.search.outcomes import RUNNING
@@ -76,7 +76,9 @@ class StudyFolder:
     def checkpoints(self, number: int, storage: str | None) -> str:
         """Where a trial's checkpoints lie: in the study's storage if it has one, else beside the trial."""
         name = f"t{number:04d}"
-        return f"{storage.rstrip('/')}/{self.path.name}/{name}" if storage else str(self.trial(number) / "checkpoints")
+        if storage is None:
+            return str(self.trial(number) / "checkpoints")
+        return str(Path(expand_path(storage)).absolute() / self.path.name / name)
 
     def write_trial(self, record: TrialRecord) -> None:
         write_json(self.trial(record.trial) / "trial.json", asdict(record))

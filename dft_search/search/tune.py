@@ -6,6 +6,7 @@ knows the trials, slots run them, the session writes down what happened.
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,9 +86,9 @@ class _Unsaved:
 class _StudySearcher(_Unsaved, Searcher):
     """Tune's Searcher over the study; only Tune's trial ids are kept here."""
 
-    def __init__(self, study: StudyLoop, desk: Any, trials: dict[str, int]):
+    def __init__(self, study: StudyLoop, pool: SlotPool, trials: dict[str, int]):
         super().__init__()
-        self.study, self.desk, self.trials = study, desk, trials
+        self.study, self.pool, self.trials = study, pool, trials
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
         return True
@@ -97,7 +98,7 @@ class _StudySearcher(_Unsaved, Searcher):
         if job is None:
             return Searcher.FINISHED
         self.trials[trial_id] = job.trial
-        return {"desk": self.desk, JOB: job}
+        return {"desk": self.pool.desk, JOB: job}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         trial = self.trials.pop(trial_id, None)
@@ -105,6 +106,7 @@ class _StudySearcher(_Unsaved, Searcher):
             return  # the scheduler stopped it, and it has been closed there
         report = result[REPORT].report if result and REPORT in result else None
         if report is None or report.end is None:
+            self.pool.reclaim(trial)
             self.study.on_end(trial, JobEnd("failed", "the process that drove this trial died"))
             return
         if report.report is not None:
@@ -141,7 +143,7 @@ def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) ->
         study: where jobs come from and reports go.
         pool: the study's slots; as many trials run side by side.
         limit: an upper bound on their number.
-        folder: scratch folder for Tune's own files.
+        folder: scratch folder for Tune's own files, removed afterwards.
     """
     os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1")
     os.environ.update(TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0", RAY_AIR_NEW_OUTPUT="0")
@@ -149,7 +151,7 @@ def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) ->
     tuner = tune.Tuner(
         tune.with_resources(TrialDriver, {"CPU": DRIVER_CPUS}),
         tune_config=tune.TuneConfig(
-            search_alg=_StudySearcher(study, pool.desk, trials),
+            search_alg=_StudySearcher(study, pool, trials),
             scheduler=_StudyScheduler(study, trials),
             num_samples=limit,
             max_concurrent_trials=pool.count,
@@ -164,4 +166,7 @@ def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) ->
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing in it is ever read again

@@ -113,7 +113,7 @@ def test_an_existing_name_is_refused_with_both_ways_out(finished, world, monkeyp
     monkeypatch.setenv("DFT_SEARCH_HOME", str(folder.path.parent.parent))
     with pytest.raises(RequestError, match="--resume to go on with it, or --name for another one"):
         run(str(world / "tiny.yaml"))
-    with pytest.raises(RequestError, match="the section 'recipe' differs"):
+    with pytest.raises(RequestError, match="recipe: differs from that of the study"):
         run(str(world / "tiny.yaml"), resume=True, overrides=["recipe.training.length.steps=7"])
 
 

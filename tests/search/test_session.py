@@ -1,0 +1,141 @@
+"""The session's bookkeeping without a cluster: budget, pruning, catching up after a crash, tidying."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from dft_search.launch.job import JobEnd, JobReport
+from dft_search.search.asker import Asker
+from dft_search.search.definition import Definition, load_study
+from dft_search.search.outcomes import Outcome
+from dft_search.search.session import StudySession
+from dft_search.search.study_folder import StudyFolder, TrialRecord
+from dft_search.tracking.tracker import Tracker
+from tests.search.small import write_world
+
+
+class Quiet:
+    """A watcher that shows nothing."""
+
+    def started(self, record: TrialRecord) -> None: ...
+    def reported(self, record: TrialRecord) -> None: ...
+    def ended(self, record: TrialRecord) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def definition(tmp_path_factory: pytest.TempPathFactory) -> Definition:
+    return load_study(write_world(tmp_path_factory.mktemp("world")))
+
+
+def open_session(definition: Definition, path: Path, parent: str | None = None) -> StudySession:
+    folder = StudyFolder(path)
+    path.mkdir(exist_ok=True)
+    asker = Asker(folder.journal, definition.options, definition.space, definition.fixed)
+    tracker = Tracker(f"sqlite:///{path}/mlflow.db", "tiny", path / "spill.jsonl")
+    parent = parent or tracker.start_parent("tiny", {}, {})
+    return StudySession(definition, folder, asker, tracker, parent, Quiet(), {})
+
+
+def report(fraction: float, value: float, step: int = 3) -> JobReport:
+    score = {"value": value, "stderr": 0.1, "n": 4}
+    told: dict[str, Any] = {
+        "step": step,
+        "fraction": fraction,
+        "rows": 8 * step,
+        "tokens": 100 * step,
+        "seconds": 1.0,
+        "history": [{"step": k, "metrics": {"loss/total": 1.0 / k}} for k in range(1, step + 1)],
+        "scores": {"score": score},
+        "items": {"task": [1.0, 0.0]},
+    }
+    return JobReport(told)
+
+
+def run_one(session: StudySession, value: float, outcome: str = "completed") -> int:
+    job = session.next_job()
+    assert job is not None
+    if outcome in ("completed", "pruned"):
+        session.on_report(job.trial, report(0.5, value))
+    if outcome == "completed":
+        session.on_report(job.trial, report(1.0, value, 6))
+    session.on_end(job.trial, JobEnd(outcome))
+    return job.trial
+
+
+def test_the_budget_is_exact(definition, tmp_path):
+    session = open_session(definition, tmp_path / "s")
+    outcomes = ["completed", "diverged", "failed", "pruned", "out_of_memory"]
+    assert [run_one(session, 1.0, outcome) for outcome in outcomes] == [0, 1, 2, 3, 4]
+    assert session.next_job() is None and not session.has_work()
+    again = open_session(definition, tmp_path / "s", session.parent)
+    assert again.next_job() is None
+    assert [record.outcome for record in again.records.values()] == outcomes
+
+
+def test_a_worse_trial_is_stopped_at_its_rung_and_a_first_point_never(definition, tmp_path):
+    session = open_session(definition, tmp_path / "s")
+    session.asker.enqueue_once(definition.first_points())
+    good, bad = session.next_job(), session.next_job()
+    assert session.records[good.trial].first and not session.records[bad.trial].first
+    assert session.on_report(good.trial, report(0.5, -9.0))
+    assert session.on_report(bad.trial, report(0.5, 1.0))
+    third = session.next_job()
+    assert not session.on_report(third.trial, report(0.5, 0.0))
+
+
+def test_a_completed_trial_without_a_finite_score_diverged(definition, tmp_path):
+    session = open_session(definition, tmp_path / "s")
+    number = run_one(session, float("nan"))
+    assert session.records[number].outcome == Outcome.DIVERGED
+    assert session.asker.study.trials[number].state.name == "PRUNED"
+
+
+def test_a_driver_that_died_between_its_writes_is_caught_up(definition, tmp_path):
+    """Optuna was told, the record was not written: the trial is over, is not run again, and its MLflow run ends."""
+    session = open_session(definition, tmp_path / "s")
+    job = session.next_job()
+    session.on_report(job.trial, report(1.0, 0.5, 6))
+    session.asker.tell(job.trial, Outcome.COMPLETED, 0.5)
+    again = open_session(definition, tmp_path / "s", session.parent)
+    assert again.records[job.trial].outcome == "completed" and again.best() is again.records[job.trial]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/s/mlflow.db")
+    assert client.get_run(again.records[job.trial].mlflow_run_id).info.status == "FINISHED"
+    assert again.next_job().trial == 1
+
+
+def test_an_interrupted_trial_goes_on_in_its_own_run_without_doubled_steps(definition, tmp_path):
+    session = open_session(definition, tmp_path / "s")
+    job = session.next_job()
+    session.on_report(job.trial, report(0.5, 0.5))
+    session.on_end(job.trial, JobEnd("interrupted"))
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/s/mlflow.db")
+    run_id = session.records[job.trial].mlflow_run_id
+    assert client.get_run(run_id).info.status == "KILLED"
+    again = open_session(definition, tmp_path / "s", session.parent)
+    same = again.next_job()
+    assert same == job and client.get_run(run_id).info.status == "RUNNING"
+    again.on_report(job.trial, report(1.0, 0.6, 6))
+    again.on_end(job.trial, JobEnd("completed"))
+    assert [point.step for point in client.get_metric_history(run_id, "loss/total")] == [1, 2, 3, 4, 5, 6]
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_discarded_trials_are_abandoned_and_not_spent(definition, tmp_path):
+    session = open_session(definition, tmp_path / "s")
+    job = session.next_job()
+    session.stopping = "discard"
+    session.on_end(job.trial, JobEnd("interrupted"))
+    assert session.records[job.trial].outcome == "abandoned" and session.asker.spent() == 0
+
+
+def test_only_the_best_keeps_its_checkpoint(definition, tmp_path):
+    session = open_session(definition, tmp_path / "s")
+    for value in (0.1, 0.3, 0.2):
+        job = session.next_job()
+        Path(job.folder).mkdir(parents=True)
+        session.on_report(job.trial, report(1.0, value, 6))
+        session.on_end(job.trial, JobEnd("completed"))
+    kept = [n for n in range(3) if Path(session.folder.checkpoints(n, None)).exists()]
+    assert kept == [1]
