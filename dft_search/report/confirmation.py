@@ -67,7 +67,7 @@ def compare_arms(
     if not finished:
         raise ValueError("no candidate recipe has a finished run")
     champion = max(finished, key=dev_mean)
-    rivals = [name for name in baselines if name in arms and arms[name].runs]
+    rivals = [name for name in baselines if name != champion and name in arms and arms[name].runs]
     baseline = max(rivals, key=dev_mean) if rivals else None
     tested = {name: scores for name, arm in arms.items() if (scores := _tested(arm))}
     comparisons = {
@@ -111,6 +111,7 @@ def compare_arms(
             baseline=arms[baseline].label if baseline else None,
             champion_test=mean_and_deviation([run.score for run in tested.get(champion, [])])[0],
             seeds=len(arms[champion].runs),
+            is_baseline=champion in baselines,
         ),
     }
 

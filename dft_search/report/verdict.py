@@ -15,8 +15,18 @@ def confirmed_verdict(
     baseline: str | None,
     champion_test: float | None,
     seeds: int,
+    is_baseline: bool = False,
 ) -> str:
-    """The sentence of a finished confirmation: better, worse, no difference, or why it cannot be told."""
+    """The sentence of a finished confirmation: better, worse, no difference, or why it cannot be told.
+
+    `is_baseline`: the champion is a baseline itself, because no other recipe of the search completed.
+    """
+    if is_baseline:
+        score = "" if champion_test is None else f" It scored {scale.number(champion_test)} on test."
+        return (
+            f"The best that the search found is a baseline, {champion}: no other recipe completed, so nothing can be "
+            f"said for deep supervision.{score}"
+        )
     if result is None or baseline is None:
         score = f"scored {scale.number(champion_test)} on test ({plural(seeds, 'seed')})"
         if champion_test is None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from typing import Any
 
@@ -58,10 +58,9 @@ def plan_arms(session: StudySession) -> list[ArmPlan]:
         candidates.append(ArmPlan(name, dict(record.params), recipe, record.trial, True))
         if len(candidates) == session.options.confirm.top:
             break
-    if not candidates:  # nothing but baselines completed: the best one stands for the study
-        best = session.definition.recipe_for(ranked[0].params)
-        arms = [arm for arm in arms if arm.recipe.hash != best.hash]
-        candidates = [ArmPlan("best1", dict(ranked[0].params), best, ranked[0].trial, True)]
+    if not candidates:  # nothing but baselines completed: the best of them stands for the study
+        best = next(arm for record in ranked for arm in arms if arm.source == record.trial)
+        arms[arms.index(best)] = replace(best, candidate=True)
     return [*candidates, *arms]
 
 

@@ -183,3 +183,10 @@ def test_scores_that_are_no_shares_have_no_points() -> None:
     said = confirmed_verdict(outcome(), Scale(False), champion="X", baseline="plain TFT", champion_test=0.5, seeds=8)
     assert "+0.008 in the score, 95 % interval -0.019 to +0.036" in said
     assert "points" not in said
+
+
+def test_a_baseline_that_nothing_beat_is_said_to_be_one():
+    said = confirmed_verdict(
+        None, Scale(True), champion="plain TFT", baseline="SFT", champion_test=0.5, seeds=3, is_baseline=True
+    )
+    assert said.startswith("The best that the search found is a baseline, plain TFT") and "50" in said

@@ -8,6 +8,7 @@ import pytest
 
 from dft_search.launch.job import JobEnd, JobReport
 from dft_search.search.asker import Asker
+from dft_search.search.confirm import plan_arms
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.outcomes import Outcome
 from dft_search.search.session import StudySession
@@ -139,3 +140,27 @@ def test_only_the_best_keeps_its_checkpoint(definition, tmp_path):
         session.on_end(job.trial, JobEnd("completed"))
     kept = [n for n in range(3) if Path(session.folder.checkpoints(n, None)).exists()]
     assert kept == [1]
+
+
+def test_candidates_are_no_baselines_and_arms_take_the_best_of_their_kind(definition, tmp_path):
+    session = open_session(definition, tmp_path / "s")
+    tft = {"objective.conversion.supervision": "none", "objective.thinking.supervision": "none"}
+    deep = {"objective.conversion.supervision": "none", "objective.thinking.supervision": "logits"}
+    points = [
+        {**tft, "training.optimizer.learning_rate": 0.002},
+        {**tft, "training.optimizer.learning_rate": 0.005},
+        {**deep, "objective.thinking.layer": 2, "training.optimizer.learning_rate": 0.003},
+    ]
+    session.asker.enqueue_once(points)
+    for value in (0.1, 0.9, 0.5):
+        run_one(session, value)
+    plans = {plan.name: plan for plan in plan_arms(session)}
+    assert list(plans) == ["best1", "tft", "thinking_at_top"]
+    assert plans["best1"].candidate and plans["best1"].source == 2
+    assert plans["tft"].source == 1 and plans["tft"].point["training.optimizer.learning_rate"] == 0.005
+    assert plans["thinking_at_top"].source is None and plans["thinking_at_top"].point["objective.thinking.layer"] == 3
+    only = open_session(definition, tmp_path / "only")
+    only.asker.enqueue_once(points[:2])
+    for value in (0.1, 0.9):
+        run_one(only, value)
+    assert [plan.name for plan in plan_arms(only) if plan.candidate] == ["tft"]  # no other recipe completed
