@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,6 +33,7 @@ def connected() -> Iterator[bool]:
 
     joined = ray.is_initialized()
     ours = not joined and not os.environ.get(ADDRESS)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         if ours:
             # a dashboard of our own would open a port for nothing
@@ -44,12 +47,16 @@ def connected() -> Iterator[bool]:
             )
         elif not joined:
             ray.init(address=os.environ[ADDRESS], log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except SystemExit:  # Ray's own handler of SIGTERM
+        raise KeyboardInterrupt from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "auth" in str(error).lower() or "401" in str(error):
             reason = "the cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         where = "a local Ray" if ours else f"the Ray cluster at {os.environ[ADDRESS]}"
         raise InfrastructureError(f"cannot connect to {where}: {reason}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
     try:
         yield ours
     finally:

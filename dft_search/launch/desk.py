@@ -1,6 +1,7 @@
 """The desk hands out the slots of a study, one trial at a time each, and replaces those that are used up."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import ray
 from dft_search.config import InfrastructureError
 from dft_search.launch.slot import Slot, SlotSpec
 
+PLACEMENT_SECONDS = 600.0  # workers of the first slot must be there by then
 # the thread that runs Ray Train blocks in its own thread, which Ray takes for a blocked event loop
 _QUIET = {"env_vars": {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}}
 
@@ -54,14 +56,32 @@ class Desk:
             index = min(self.free)
             self.free.remove(index)
             self.users[index] = trial
-        if self.slots[index] is None or (await self.slots[index].state.remote())["dead"] is not None:
+        if await self._is_dead(index):
             await self._fresh(index)
+            if self.stopping:
+                await self.slots[index].request_stop.remote()
         return index, self.slots[index]
+
+    async def _is_dead(self, index: int) -> bool:
+        """Whether a slot can take no job any more, for whatever reason."""
+        try:
+            return self.slots[index] is None or (await self.slots[index].state.remote())["dead"] is not None
+        except ray.exceptions.RayError:
+            return True
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until no trial has a slot any more; take back those of trials that never gave theirs up."""
+        async with self.changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait_for(lambda: not self.users), seconds)
+        for trial in list(self.users.values()):
+            await self.reclaim(trial)
 
     async def reclaim(self, trial: int) -> None:
         """Take a slot back from a trial whose driver died; its workers are replaced."""
         for index in [index for index, user in self.users.items() if user == trial]:
-            ray.kill(self.slots[index])  # its controller and workers are its own and end with it
+            if self.slots[index] is not None:
+                ray.kill(self.slots[index])  # its controller and workers are its own and end with it
             self.slots[index] = None
             await self.release(index)
 
@@ -70,7 +90,7 @@ class Desk:
         self.users.pop(index, None)
         if self.cold and self.slots[index] is not None:
             slot, self.slots[index] = self.slots[index], None
-            await slot.close.remote()
+            await self._gather([slot], "close")
         async with self.changed:
             self.free.add(index)
             self.changed.notify_all()
@@ -80,17 +100,23 @@ class Desk:
         async with self.changed:
             self.stopping = True
             self.changed.notify_all()
-        await asyncio.gather(*(slot.request_stop.remote() for slot in self.slots if slot is not None))
+        await self._gather(self.slots, "request_stop")
 
     async def states(self) -> Sequence[dict[str, Any]]:
         """State of every slot, for tables."""
-        return await asyncio.gather(*(slot.state.remote() for slot in self.slots if slot is not None))
+        found = await self._gather(self.slots, "state")
+        return [state for state in found if isinstance(state, dict)]
+
+    async def _gather(self, slots: Sequence[Any], method: str) -> list[Any]:
+        """Call a method of all slots; one that is dead answers with its exception instead."""
+        calls = [getattr(slot, method).remote() for slot in slots if slot is not None]
+        return await asyncio.gather(*calls, return_exceptions=True)
 
     async def close(self) -> None:
         """End all slots in order, so that workers leave instead of being killed."""
         open_slots = [slot for slot in self.slots if slot is not None]
         self.slots = [None] * len(self.slots)
-        await asyncio.gather(*(slot.close.remote() for slot in open_slots))
+        await self._gather(open_slots, "close")
 
 
 class SlotPool:
@@ -119,11 +145,15 @@ class SlotPool:
         """Free the slot of a trial whose driver died. Does not wait."""
         self.desk.reclaim.remote(trial)
 
+    def settle(self, seconds: float) -> None:
+        """Wait until all slots are free, and free those that nobody will."""
+        ray.get(self.desk.settle.remote(seconds))
+
     def request_stop(self) -> None:
         """Ask all running jobs to end as interrupted; hand out no more slots. Does not wait."""
         self.desk.request_stop.remote()
 
-    def wait_for_workers(self, seconds: float, given_up: Callable[[], bool]) -> None:
+    def wait_for_workers(self, given_up: Callable[[], bool], seconds: float = PLACEMENT_SECONDS) -> None:
         """Wait until the workers of one slot are there, or ``given_up`` says so.
 
         Raises:
@@ -150,8 +180,18 @@ class SlotPool:
         ray.get(self.desk.close.remote())
 
 
+def _ask(reference: Any) -> Any:
+    """The answer of a desk or slot. Raises InfrastructureError when its process is gone."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayActorError as error:
+        raise InfrastructureError(f"a slot was lost: {error}") from error
+
+
 class JobClient:
     """Drives one job through its rungs: used by Tune's trials and by confirmation alike.
+
+    Its methods raise InfrastructureError when the slot is lost on the way.
 
     Args:
         desk: the desk's actor handle.
@@ -167,11 +207,11 @@ class JobClient:
 
     def start(self, job: Any) -> bool:
         """Lease a slot and submit; False when the study stops before there is one."""
-        leased = ray.get(self.desk.lease.remote(job.trial))
+        leased = _ask(self.desk.lease.remote(job.trial))
         if leased is None:
             return False
         self.index, self.slot = leased
-        self.number, self.read, self.answer = ray.get(self.slot.submit.remote(job)), 0, None
+        self.number, self.read, self.answer = _ask(self.slot.submit.remote(job)), 0, None
         return True
 
     def advance(self) -> Any:
@@ -180,7 +220,7 @@ class JobClient:
         The last rung's report and the end of the job come as one.
         """
         if self.answer is not None:
-            ray.get(self.slot.decide.remote(self.number, self.answer, "go_on"))
+            _ask(self.slot.decide.remote(self.number, self.answer, "go_on"))
             self.answer = None
         report = self._next()
         if report.end is None and report.report["fraction"] >= 1:
@@ -196,17 +236,17 @@ class JobClient:
         if self.slot is None:
             return
         if self.answer is not None:
-            ray.get(self.slot.decide.remote(self.number, self.answer, "stop"))
+            _ask(self.slot.decide.remote(self.number, self.answer, "stop"))
             self.answer = None
         while self._next().end is None:
             continue
         self._leave()
 
     def _next(self) -> Any:
-        report = ray.get(self.slot.next_report.remote(self.number, self.read))
+        report = _ask(self.slot.next_report.remote(self.number, self.read))
         self.read += 1
         return report
 
     def _leave(self) -> None:
-        ray.get(self.desk.release.remote(self.index))
+        _ask(self.desk.release.remote(self.index))
         self.slot = None

@@ -17,6 +17,7 @@ import ray
 
 from dft_search.launch.job import Job, JobEnd, JobReport
 
+LOST_SECONDS = 900.0  # a group that could not be placed again within this time is given up
 MAX_ATTEMPTS = 4  # a job whose workers die this often is at fault itself
 
 
@@ -73,7 +74,9 @@ class Slot:
         self.count = 0
         self.taken: set[tuple[int, int]] = set()  # (generation, rank) pairs that run the active job
         self.generation, self.broken = 0, False
+        self.group: int | None = None  # drawn by the ranks of the present generation
         self.present: set[int] = set()
+        self.heard = time.monotonic()  # last sign of life of the workers, or of a job given to them
         self.stopping = self.closed = False
         self.dead: str | None = None
         self.phases: dict[str, float] = {"start": time.time()}
@@ -86,9 +89,18 @@ class Slot:
         """Start the worker group; returns at once."""
         self.handle = ray.get_runtime_context().current_actor
         self.thread.start()
+        self.watch = asyncio.create_task(self._watch())
 
     def _run(self) -> None:
         """Thread: one Ray Train run for the slot's whole life."""
+        try:
+            self._fit()
+            reason = "its workers have left"
+        except Exception as error:  # whatever ended the run, the study must hear of it
+            reason = f"{type(error).__name__}: {error}"
+        asyncio.run_coroutine_threadsafe(self._died(reason), self.loop)
+
+    def _fit(self) -> None:
         import ray.train  # slow: it loads torch, which the other processes around a slot need not wait for
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -110,12 +122,15 @@ class Slot:
                 worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
             ),
         )
-        try:
-            trainer.fit()
-            reason = "its workers have left"
-        except ray.train.TrainingFailedError as error:
-            reason = f"{type(error).__name__}: {error}"
-        asyncio.run_coroutine_threadsafe(self._died(reason), self.loop)
+        trainer.fit()
+
+    async def _watch(self) -> None:
+        """Give a slot up whose workers do not come back: Ray Train would wait for their resources for ever."""
+        while self.dead is None and not self.closed:
+            await asyncio.sleep(5)
+            working = self.active is not None and self.active.end is None
+            if working and time.monotonic() - self.heard > LOST_SECONDS:
+                await self._died(f"no sign of its workers for {LOST_SECONDS:g} s")
 
     async def _died(self, reason: str) -> None:
         async with self.changed:
@@ -155,6 +170,7 @@ class Slot:
         async with self.changed:
             self.count += 1
             self.active = _Active(self.count, job)
+            self.heard = time.monotonic()
             self.taken.clear()
             if self.dead is not None:
                 self._finish(self.active, JobEnd("failed", f"the slot ended: {self.dead}"))
@@ -180,10 +196,16 @@ class Slot:
         return self.active
 
     # -------------------------------------------------------------------------------------- worker side
-    async def hello(self, rank: int, pid: int) -> int:
-        """A rank of a new or restarted group reports; returns the number of its generation."""
+    async def hello(self, group: int, rank: int, pid: int) -> int:
+        """A rank of a new or restarted group reports; returns the number of its generation.
+
+        Args:
+            group: a number that its ranks have agreed on, different for every group.
+        """
         async with self.changed:
-            if rank in self.present or self.broken or self.generation == 0:
+            self.heard = time.monotonic()
+            if group != self.group:
+                self.group = group
                 self._new_generation()
             self.present.add(rank)
             self.pids[rank] = pid
@@ -220,9 +242,11 @@ class Slot:
 
     async def heartbeat(self, number: int, step: int) -> bool:
         """Rank 0 tells its step; the answer is whether the job should stop with a checkpoint."""
+        self.heard = time.monotonic()
         if self.active is not None and self.active.number == number:
             self.active.step = step
-            self.phases.setdefault("first_step", time.time())
+            if step > 0:
+                self.phases.setdefault("first_step", time.time())
         return self.stopping
 
     async def report(self, number: int, report: JobReport) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import random
 import shutil
 import threading
 import traceback
@@ -31,7 +32,8 @@ def slot_loop(config: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     session, workspace = Session.from_environment(), Workspace()
-    generation = ray.get(slot.hello.remote(rank, os.getpid()))
+    group = session.agree(random.getrandbits(62))  # collective: no rank says hello before all are there
+    generation = ray.get(slot.hello.remote(group, rank, os.getpid()))
     while True:
         work = ray.get(slot.next_job.remote(generation, rank))
         if work is None:
@@ -46,6 +48,8 @@ def slot_loop(config: dict[str, Any]) -> None:
             raise
         if rank == 0:
             ray.get(slot.finish.remote(number, end))
+            if end.outcome == "pruned":  # nothing will go on from there, and disks fill up
+                shutil.rmtree(job.folder, ignore_errors=True)
 
 
 def is_lost_peer(error: BaseException) -> bool:
@@ -54,7 +58,7 @@ def is_lost_peer(error: BaseException) -> bool:
     Gloo and NCCL raise plain runtime errors, so their words decide.
     """
     words = ("gloo", "NCCL", "Connection reset by peer", "Connection closed by peer", "connection closed")
-    return isinstance(error, torch.distributed.DistBackendError) or (
+    return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
 
@@ -78,8 +82,6 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
             end = run_training(recipe, run, reporter, session, workspace)
         except Diverged as error:  # the loss is reduced over ranks, so all of them are here
             return JobEnd("diverged", str(error))
-        if end.outcome == "stopped" and session.rank == 0:  # nothing will go on from there, and disks fill up
-            shutil.rmtree(job.folder, ignore_errors=True)
         if end.outcome == "completed" and job.keep_model is not None:
             save_pretrained(workspace.latest.live, job.keep_model)
     return JobEnd({"completed": "completed", "stopped": "pruned", "interrupted": "interrupted"}[end.outcome])

@@ -100,8 +100,8 @@ class Asker:
 
     def spent(self) -> int:
         """How many trials count against the budget."""
-        done = [trial.user_attrs.get(OUTCOME) for trial in self.study.get_trials(deepcopy=False)]
-        return sum(1 for outcome in done if outcome is not None and TABLE[Outcome(outcome)].spent)
+        outcomes = [self.outcome(number) for number in range(len(self.study.get_trials(deepcopy=False)))]
+        return sum(1 for outcome in outcomes if outcome is not None and TABLE[outcome].spent)
 
     def ask(self) -> Proposal | None:
         """The next point, or None when a grid is exhausted."""

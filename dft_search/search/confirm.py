@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from typing import Any
 
+from dft_search.config import InfrastructureError
 from dft_search.config.files import write_json
-from dft_search.launch.desk import SlotPool
+from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import JobEnd
 from dft_search.report.confirmation import confirm_study
 from dft_search.search.asker import derive_seed
@@ -68,8 +69,11 @@ def _arm(session: StudySession, name: str, ranked: list[TrialRecord]) -> ArmPlan
     definition = session.definition
     given = definition.objective_of(name)
 
+    off = [key.rpartition(".")[0] + "." for key, value in given.items() if value == "none"]
+
     def with_arm(params: Mapping[str, Value]) -> dict[str, Value]:
-        rest = {key: value for key, value in params.items() if not key.startswith("objective.")}
+        """The arm's objective with everything else, weights too, as in the trial."""
+        rest = {key: value for key, value in params.items() if not key.startswith(tuple(off))}
         return {**rest, **given}
 
     for record in ranked:
@@ -89,22 +93,30 @@ def run_confirmation(session: StudySession, pool: SlotPool) -> dict[str, Any] | 
     if not plans:
         return None
     work: Queue[tuple[TrialRecord, Recipe]] = Queue()
-    for index, arm in enumerate(plans):
+    known = {(r.recipe_hash, r.seed): r for r in session.records.values() if r.phase == "confirm"}
+    number = max((record.trial for record in known.values()), default=CONFIRMATION - 1)
+    asked: set[int] = set()
+    for arm in plans:
         for k in range(session.options.confirm.seeds):
-            number = CONFIRMATION + index * session.options.confirm.seeds + k
-            known = session.records.get(number)
-            if known is not None and known.outcome != RUNNING and TABLE[Outcome(known.outcome)].final:
-                continue
             seed = derive_seed(session.options.seed, "confirm", k)
-            record = TrialRecord(number, "confirm", arm.point, seed, arm.recipe.hash, arm=arm.name)
-            work.put((record, arm.recipe))
+            record = known.get((arm.recipe.hash, seed))
+            if record is None:
+                number += 1
+                record = TrialRecord(number, "confirm", arm.point, seed, arm.recipe.hash)
+            record.arm = arm.name
+            asked.add(record.trial)
+            if record.outcome == RUNNING or not TABLE[Outcome(record.outcome)].spent:
+                work.put((record, arm.recipe))
+    for record in known.values():  # a study that was extended may ask for other recipes than it did before
+        record.arm = record.arm if record.trial in asked else None
+        session.folder.write_trial(record)
     with ThreadPoolExecutor(max_workers=pool.count) as threads:
         for future in [threads.submit(_drive, session, pool, work) for _ in range(pool.count)]:
             future.result()
     if session.stopping:
         return None
     candidates = {arm.name: arm.source for arm in plans if arm.candidate}
-    done = [r for r in session.records.values() if r.phase == "confirm" and r.outcome == Outcome.COMPLETED]
+    done = [r for r in session.records.values() if r.trial in asked and r.outcome == Outcome.COMPLETED]
     if not any(record.arm in candidates for record in done):
         return None
     _open_test(session, done)
@@ -123,16 +135,26 @@ def _drive(session: StudySession, pool: SlotPool, work: "Queue[tuple[TrialRecord
             return
         parts = ["select", "test"] if recipe.scoring is not None and recipe.scoring.test else ["select"]
         job = session.begin(record, recipe, [], parts)
-        if not client.start(job):
-            session.on_end(record.trial, JobEnd("interrupted"))
+        try:
+            if not client.start(job):
+                session.on_end(record.trial, JobEnd("interrupted"))
+                return
+            _follow(session, client, record.trial)
+        except InfrastructureError as error:
+            pool.reclaim(record.trial)
+            session.on_end(record.trial, JobEnd("failed", str(error)))
+            client = pool.client()
+
+
+def _follow(session: StudySession, client: JobClient, trial: int) -> None:
+    """Take a job's reports in until it ends."""
+    while True:
+        report = client.advance()
+        if report.report is not None:
+            session.on_report(trial, report)
+        if report.end is not None:
+            session.on_end(trial, report.end)
             return
-        while True:
-            report = client.advance()
-            if report.report is not None:
-                session.on_report(record.trial, report)
-            if report.end is not None:
-                session.on_end(record.trial, report.end)
-                break
 
 
 def _open_test(session: StudySession, done: list[TrialRecord]) -> None:

@@ -21,7 +21,7 @@ def status(name: str) -> dict[str, Any]:
     running = folder.is_locked()
     search = [record for record in records if record.phase == "search"]
     over = [Outcome(record.outcome) for record in search if record.outcome != RUNNING]
-    phase = state.get("state", "failed")
+    phase = "running" if running else state.get("state", "failed")
     if phase == "running":
         confirming = any(record.phase == "confirm" for record in records)
         phase = ("confirm" if confirming else "search") if running else "interrupted"

@@ -26,6 +26,7 @@ from dft_search.search.space import Parameter, Space, Value, read_space
 from dft_search.training.recipe import Recipe, check_recipe
 
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
+MAX_GRID = 10_000
 PAPER_LAYERS, PAPER_DEPTH = (2, 15), 32  # LLaMA-2-7B in the DFT paper (arXiv 2503.01275, section 4)
 
 
@@ -106,13 +107,17 @@ class Definition:
     def objective_of(self, name: str) -> dict[str, Value]:
         """Values that make a recipe tft, sft, paper (the paper's layers at this depth) or thinking_at_top."""
         none: dict[str, Value] = {f"{CONVERSION}.supervision": "none", f"{THINKING}.supervision": "none"}
-        if name in ("tft", "sft"):
-            return {"objective.method": "sft", **none} if name == "sft" else none
+        if name == "sft":
+            return {"objective.method": "sft", **none}
+        if "objective.method" in self.space.by_key or self.recipe.objective.method not in ("dft", "tft"):
+            none["objective.method"] = "dft"
+        if name == "tft":
+            return none
         if name == "thinking_at_top":
             return {**none, f"{THINKING}.supervision": "logits", f"{THINKING}.layer": self.num_layers}
         low, high = (max(1, round(layer / PAPER_DEPTH * self.num_layers)) for layer in PAPER_LAYERS)
         layers: dict[str, Value] = {f"{CONVERSION}.layer": low, f"{THINKING}.layer": max(high, low + 1)}
-        return {f"{CONVERSION}.supervision": "logits", f"{THINKING}.supervision": "logits", **layers}
+        return {**none, f"{CONVERSION}.supervision": "logits", f"{THINKING}.supervision": "logits", **layers}
 
     def _complete(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """A full point: the given values, else the template's, else a middle one."""
@@ -190,6 +195,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | N
     definition = Definition(document, options, recipe, space, num_layers)
     definition.first_points()
     _check_corners(definition)
+    _check_grid(definition)
     return definition
 
 
@@ -239,6 +245,23 @@ def _check_corners(definition: Definition) -> None:
                 problems.setdefault(str(place), replace(place, expected=problem.expected, nearest=problem.nearest))
     if problems:
         raise RequestError(list(problems.values()))
+
+
+def _check_grid(definition: Definition) -> None:
+    """A grid needs finitely many values of every parameter, and not too many points. Raises RequestError."""
+    if definition.options.sampler != "grid":
+        return
+    problems, points = [], 1
+    for parameter in definition.space.parameters:
+        try:
+            points *= len(parameter.values())
+        except RequestError as error:
+            problems += [definition.document.problem(p.message, ("space", parameter.key)) for p in error.problems]
+    if points > MAX_GRID:
+        hint = f"at most {MAX_GRID} points, or another sampler"
+        problems.append(definition.document.problem(f"the grid has {points} points", ("space",), expected=hint))
+    if problems:
+        raise RequestError(problems)
 
 
 def _flat(node: Any, prefix: str) -> Iterable[tuple[str, Value]]:

@@ -1,7 +1,8 @@
 """``train``: one run of a recipe at full scale, on Ray Train, with its scores in MLflow and its weights in a folder."""
 
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from dft_search.config.document import to_yaml
 from dft_search.config.files import write_json
 from dft_search.evaluation.choice import check_scoring
 from dft_search.launch.connect import cluster_nodes, connected
-from dft_search.launch.job import Job, JobReport
+from dft_search.launch.desk import SlotPool
+from dft_search.launch.job import Job, JobEnd, JobReport
 from dft_search.launch.planner import plan_slots
 from dft_search.launch.slot import SlotSpec
 from dft_search.search.options import Slots
 from dft_search.search.outcomes import TABLE, Outcome
 from dft_search.search.session import score_points
+from dft_search.search.signals import stop_signals
 from dft_search.search.study_folder import check_name
 from dft_search.tracking.tracker import Tracker
 from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
@@ -108,8 +111,6 @@ _SECTIONS = ("study", "space", "bundle", "checksum")  # of studies and bundles; 
 def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: str, facts: dict[str, Any]) -> int:
     from rich.console import Console
 
-    from dft_search.launch.desk import SlotPool
-
     spec = SlotSpec(slots.workers, slots.gpus_per_worker, slots.cpus_per_worker, str(folder / "slots"))
     found = plan_slots(cluster_nodes(), spec.bundle, slots.workers, 1)
     if found.slots == 0:
@@ -128,15 +129,16 @@ def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: 
     console.print(f"Training '{name}' with {slots.workers} workers", markup=False)
     try:
         pool = SlotPool(spec, 1, cold=False)
-        client = pool.client()
-        client.start(job)
-        while True:
-            report: JobReport = client.advance()
-            if report.report is not None:
-                _take(report, tracker, run, console)
-            if report.end is not None:
-                outcome, message = Outcome(report.end.outcome), report.end.message or ""
-                break
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            pool.request_stop()
+
+        with stop_signals(stop):
+            pool.wait_for_workers(stopped.is_set)
+            end = _follow(pool, job, lambda report: _take(report, tracker, run, console))
+            outcome, message = Outcome(end.outcome), end.message or ""
         pool.close()
     finally:
         tracker.log(run, [], {"outcome": outcome.value})
@@ -150,6 +152,19 @@ def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: 
         console.print(f"MLflow UI: {ui_command(uri)}", markup=False, soft_wrap=True)
         return EXIT[outcome]
     raise InfrastructureError(f"training {outcome}: {message.strip().splitlines()[-1] if message else ''}")
+
+
+def _follow(pool: SlotPool, job: Job, take: Callable[[JobReport], None]) -> JobEnd:
+    """Run a job to its end, giving each report to ``take``."""
+    client = pool.client()
+    if not client.start(job):
+        return JobEnd("interrupted")
+    while True:
+        report: JobReport = client.advance()
+        if report.report is not None:
+            take(report)
+        if report.end is not None:
+            return report.end
 
 
 def _parts(recipe: Recipe) -> list[Any]:

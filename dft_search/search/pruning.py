@@ -4,6 +4,7 @@ As in Li et al. (arXiv 1810.05934), trials are stopped but never paused: at a ru
 the best 1/eta of all values seen there so far, where eta is the ratio to the next rung.
 """
 
+import math
 from collections.abc import Sequence
 
 
@@ -22,8 +23,11 @@ class SuccessiveHalving:
     def goes_on(self, trial: int, fraction: float, value: float, *, protected: bool = False) -> bool:
         """Record ``value`` of ``trial`` at the rung ``fraction`` and say whether it goes on.
 
-        A protected trial (a baseline or first point) is recorded, for others to be compared with, but never stopped.
+        A value that is not finite is not recorded and ends the trial. A protected trial (a baseline or first point) is
+        recorded, for others to be compared with, but never stopped.
         """
+        if not math.isfinite(value):
+            return False
         rung = min(self.rungs, key=lambda known: abs(known - fraction), default=None)
         if rung is None or abs(rung - fraction) > 1e-9:
             return True

@@ -1,7 +1,6 @@
 """``search`` and ``resume``: a study from its file to its report."""
 
 import contextlib
-import signal
 import sys
 import threading
 import time
@@ -19,13 +18,13 @@ from dft_search.search.asker import open_asker
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.progress import Progress
 from dft_search.search.session import StudySession
+from dft_search.search.signals import stop_signals
 from dft_search.search.study_folder import StudyFolder, check_name, studies_folder, study_path
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.tracker import Tracker
 from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
 
 POLL_SECONDS = 0.5
-PLACEMENT_SECONDS = 600.0  # workers of the first slot must be there by then
 
 
 def search(path: str, *, name: str | None, resume: bool, confirm: bool, overrides: Iterable[str]) -> int:
@@ -91,6 +90,9 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
     options = definition.options
     uri = resolve_uri(home(), options.tracking.uri)
     problems = check_uri(uri, job=in_ray_job())
+    if options.tracking.uri is not None and mask(options.tracking.uri) != options.tracking.uri:
+        place = definition.document.problem("holds a password, which would be written down", ("study", "tracking"))
+        problems.append(replace(place, expected="${VARIABLE} in its place, or MLFLOW_TRACKING_URI"))
     if problems:
         raise RequestError(problems)
     facts, data = _read_data(definition)
@@ -99,7 +101,7 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
         write_text(folder.study_file, to_yaml(_study_data(definition)))
         with Progress(options, definition.space) as progress:
             progress.phase("Connecting to Ray")
-            with connected(), _signals(folder):
+            with connected(), stop_signals(lambda: folder.ask_to_stop("stop")):
                 return _on_cluster(definition, folder, uri, facts, data, progress, confirm=confirm)
 
 
@@ -154,20 +156,20 @@ def _on_cluster(
         progress.phase(f"Opening {slots} slot{'s' if slots > 1 else ''} of {shape.workers} workers")
         pool = SlotPool(spec, slots, cold=shape.mode == "cold")
         with _stoppable(session, pool, folder), progress.watching(pool):
-            pool.wait_for_workers(PLACEMENT_SECONDS, lambda: session.stopping is not None)
+            pool.wait_for_workers(lambda: session.stopping is not None)
             progress.phase("Searching")
             began = time.time()
             if session.has_work():
                 scratch = folder.path / "tune" / str(int(began * 1000))
                 run_trials(session, pool, limit=options.budget.trials + len(session.waiting), folder=scratch)
-            folder.update_state(seconds={**folder.read_state().get("seconds", {}), "search": time.time() - began})
+            _add_seconds(folder, "search", time.time() - began)
             if confirm and not session.stopping:
                 from dft_search.search.confirm import run_confirmation
 
                 progress.phase("Confirming")
                 began = time.time()
                 run_confirmation(session, pool)
-                folder.update_state(seconds={**folder.read_state().get("seconds", {}), "confirm": time.time() - began})
+                _add_seconds(folder, "confirm", time.time() - began)
         progress.phase("Closing slots")
         pool.close()
         phase = "interrupted" if session.stopping else "finished"
@@ -177,6 +179,12 @@ def _on_cluster(
     if session.stopping:
         return 3
     return 0 if session.best() is not None else 1
+
+
+def _add_seconds(folder: StudyFolder, phase: str, seconds: float) -> None:
+    """Time of a phase, over all sessions of the study."""
+    spent = folder.read_state().get("seconds", {})
+    folder.update_state(seconds={**spent, phase: spent.get(phase, 0.0) + seconds})
 
 
 def _finish_report(
@@ -248,19 +256,3 @@ def _stoppable(session: StudySession, pool: Any, folder: StudyFolder) -> Iterato
     finally:
         over.set()
         thread.join()
-
-
-@contextlib.contextmanager
-def _signals(folder: StudyFolder) -> Iterator[None]:
-    """SIGINT and SIGTERM set the stop flag; inside the connection, since Ray installs handlers of its own."""
-
-    def on_signal(number: int, frame: object) -> None:
-        folder.ask_to_stop("stop")
-
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

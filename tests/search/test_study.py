@@ -125,13 +125,13 @@ def results(name: str) -> list[tuple[Any, ...]]:
 
 def test_stop_and_resume_lose_nothing(ray_cluster, world, home):
     changes: dict[str, Any] = {"budget": {"trials": 3}, "confirm": {"top": 1, "seeds": 1, "arms": ["tft"]}}
-    long = ["recipe.training.length.steps=60"]
+    long = ["recipe.training.length.steps=150"]
     assert run(study_file(world, "straight", **changes), overrides=long) == 0
     file = study_file(world, "straight", **changes)
 
     def stop_in_the_middle() -> None:
         folder = StudyFolder(home / "studies" / "halted")
-        while not (folder.path / "trials" / "t0001" / "reports.jsonl").exists():
+        while not (folder.path / "trials" / "t0001" / "trial.json").exists():
             time.sleep(0.02)
         stop("halted", wait=False)
 
