@@ -120,7 +120,7 @@ BAD_KEYS: list[tuple[str, Any, str]] = [
     ),
     (FILES, [{"english": "en.json", "target": "zh.json", "join": "idx"}], "'idx' is not allowed"),
     (FILES, ["${NO_SUCH_VARIABLE}/rows.jsonl"], "environment variable NO_SUCH_VARIABLE is not set"),
-    (FILES, ["nobody/nothing"], "is no local file or folder"),
+    (FILES, ["nobody/nothing"], "nobody/nothing: recipe.data.train.files[0]: is no"),
     (FILES, [], f"{FILES}: a list is not accepted (expected at least 1 entries)"),
     ("recipe.data.train.fields", {"tgt_output": "tgt_outptu"}, "no column 'tgt_outptu'"),
     ("recipe.data.train.fields", {"tgt_outptu": "x"}, "recipe.data.train.fields.tgt_outptu"),
