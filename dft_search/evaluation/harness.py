@@ -130,11 +130,11 @@ class LiveLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> NoReturn:
         """Not offered: task files cannot ask for it."""
-        raise NotImplementedError("a live model answers loglikelihood requests only")
+        raise RequestError("a live model answers loglikelihood requests only")
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> NoReturn:
         """Not offered: task files cannot ask for it."""
-        raise NotImplementedError("a live model answers loglikelihood requests only")
+        raise RequestError("a live model answers loglikelihood requests only")
 
 
 def _score(live: LiveModel, batch: Batch) -> list[Result]:
