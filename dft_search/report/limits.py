@@ -10,6 +10,7 @@ from dft_search.report.collect import ScoreView, StudyView, TrialView
 from dft_search.report.statistics import MIN_SEEDS
 from dft_search.report.wording import Scale, arm_label, listed, plural
 
+IDLE_FEATURE_LOSS = 0.05  # a cosine distance that starts below this has little left to teach
 LUCK = 0.025  # how often guessing may pass for more than chance: about two standard errors for one run
 
 
@@ -44,6 +45,7 @@ def unconcluded(view: StudyView, report: Mapping[str, Any]) -> list[str]:
         *_of_the_controls(report),
         *_of_the_scores(view, report, scale),
         *_of_the_trials(view),
+        *_of_the_features(view),
         *_of_the_record(view, report),
     ]
 
@@ -136,6 +138,23 @@ def _of_the_trials(view: StudyView) -> Iterator[str]:
 
 def _runs(trials: list[TrialView]) -> str:
     return f"{plural(len(trials), 'run')} ({listed([str(trial.number) for trial in trials])})"
+
+
+def _of_the_features(view: StudyView) -> Iterator[str]:
+    """Feature losses that were next to zero before the first step: the two languages' states were alike already."""
+    for term in ("conversion", "thinking"):
+        runs = [
+            trial
+            for trial in view.trials
+            if trial.objective.get(term, {}).get("supervision") == "feature" and trial.losses.get(term)
+        ]
+        idle = [trial for trial in runs if trial.losses[term][0][1] < IDLE_FEATURE_LOSS]
+        if idle:
+            yield (
+                f"The {term} loss on features started below {IDLE_FEATURE_LOSS:g} in {len(idle)} of "
+                f"{plural(len(runs), 'run')}: there was little for it to teach there "
+                f"(objective.{term}: try another layer, span query, skip_bos true)."
+            )
 
 
 def _of_the_record(view: StudyView, report: Mapping[str, Any]) -> Iterator[str]:

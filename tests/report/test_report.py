@@ -415,3 +415,18 @@ def test_scales_show_points_and_raw_numbers() -> None:
     assert raw.spread(-3.21456, 0.01234) == "-3.215 ± 0.012"
     assert (points.signed(-0.00001), points.signed(0.008), raw.signed(-0.0312)) == ("+0.0", "+0.8", "-0.0312")
     assert (points.number(None), raw.number(float("nan"))) == ("-", "-")
+
+
+def test_a_feature_loss_that_starts_near_zero_is_told(writer: Callable[..., Any]) -> None:
+    made = writer()
+    made.study()
+    feature = {**DEEP, "conversion": {"supervision": "feature", "layer": 2, "weight": 0.3}}
+    made.trial(0, feature, 0.5)
+    made.trial(1, feature, 0.5)
+    path = made.folder / "trials" / "t0001" / "reports.jsonl"
+    reports = [json.loads(line) for line in path.read_text().splitlines()]
+    reports[0]["history"][0]["metrics"]["loss/conversion"] = 0.01
+    path.write_text("".join(json.dumps(report) + "\n" for report in reports))
+    limits = " ".join(build_report(made.folder)["limits"])
+    assert "The conversion loss on features started below 0.05 in 1 of 2 runs" in limits
+    assert "The thinking loss on features" not in limits
