@@ -14,6 +14,7 @@ from dft_search.launch.slot import SlotSpec
 from dft_search.search.definition import Definition, load_study
 from tests.search.small import write_world
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine starts workers slowly
 STEPS = 40
 
 

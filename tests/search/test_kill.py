@@ -16,7 +16,7 @@ from tests.search.small import write_world
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_driver_is_gone_on_from(tmp_path: Path, home: Path, how: signal.Signals):
     file = write_world(tmp_path / "world", budget={"trials": 3})
@@ -30,7 +30,7 @@ def test_a_killed_driver_is_gone_on_from(tmp_path: Path, home: Path, how: signal
             assert driver.poll() is None
             time.sleep(0.05)
         driver.send_signal(how)
-        code = driver.wait(timeout=120)
+        code = driver.wait(timeout=300)
     assert code == (-9 if how is signal.SIGKILL else 3)
     before = {trial.trial: trial for trial in folder.read_trials()}
     assert status("tiny")["phase"] == "interrupted" and not folder.is_locked()

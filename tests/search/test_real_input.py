@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from dft_search.cli.app import app
 from dft_search.demo.small_llama import Shape, make_small_llama
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SCORES = ("score", "answer_log_likelihood_zh", "xcopa_zh")
 SHORT = {

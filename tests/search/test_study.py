@@ -16,6 +16,8 @@ from dft_search.search.run import resume, search
 from dft_search.search.study_folder import StudyFolder, study_path
 from tests.search.small import study, write_world
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine starts workers slowly
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
