@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 def test_make_quickstart(home: Path) -> None:
     """In this environment, so that nothing is installed; the studies are in a home of their own."""
     began = time.monotonic()
-    make = ["make", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.installed", "quickstart"]
-    environment = {**os.environ, "DFT_SEARCH_HOME": str(home)}
+    make = ["make", "--no-print-directory", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.installed", "quickstart"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    environment["DFT_SEARCH_HOME"] = str(home)
     done = subprocess.run(make, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     print(f"make quickstart: {time.monotonic() - began:.0f} s")
