@@ -116,7 +116,7 @@ def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: 
     if found.slots == 0:
         raise InfrastructureError(f"the run does not fit: {found.missing}")
     console = Console(stderr=True)
-    tracker = Tracker(uri, name, folder / "spill.jsonl")
+    tracker = Tracker(uri, f"{name}-production", folder / "spill.jsonl")  # a study's experiment holds one parent
     tags = {"phase": "production", "seed": str(seed), "recipe_hash": recipe.hash}
     run = tracker.start_parent(name, facts, tags)
     tracker.log_text(run, to_yaml({"recipe": recipe.model_dump(mode="json", by_alias=True)}), "recipe.yaml")
