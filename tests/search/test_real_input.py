@@ -106,7 +106,7 @@ def test_the_report_says_itself_that_xcopa_is_near_chance(study: dict[str, Any])
 def test_the_base_model_learned_english(own_home: Path, study: dict[str, Any]) -> None:
     """Method lm, through the same loop: a run alone in its experiment, without scores."""
     client = mlflow.MlflowClient(f"sqlite:///{own_home}/mlflow.db")
-    experiment = client.get_experiment_by_name("alpaca-zh-base")
+    experiment = client.get_experiment_by_name("alpaca-zh-base-production")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.status, run.data.params["method"]) == ("FINISHED", "lm")
