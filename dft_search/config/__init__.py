@@ -1,6 +1,6 @@
 """How any file is read: loader, error lines, base class for options, paths. No product terms live here."""
 
-from dft_search.config.build import apply_overrides, build, get_key, known_keys, set_key
+from dft_search.config.build import apply_overrides, build, known_keys, set_key
 from dft_search.config.document import Document, dotted, load_document, parse_document, parse_value
 from dft_search.config.options import Options
 from dft_search.config.paths import expand_path, home, is_portable
@@ -17,7 +17,6 @@ __all__ = [
     "build",
     "dotted",
     "expand_path",
-    "get_key",
     "home",
     "is_portable",
     "known_keys",

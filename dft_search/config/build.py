@@ -42,16 +42,6 @@ def set_key(data: dict[str, Any], name: str, value: Any, *, source: str = "overr
     section[parts[-1]] = value
 
 
-def get_key(data: dict[str, Any], name: str) -> Any:
-    """Value of the dotted key ``name``; KeyError when it is absent."""
-    node: Any = data
-    for part in name.split("."):
-        if not isinstance(node, dict) or part not in node:
-            raise KeyError(name)
-        node = node[part]
-    return node
-
-
 def build(options: type[T], document: Document, section: Sequence[str] = ()) -> T:
     """Validate one section of a document.
 

@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class TrialRecord:
     message: str | None = None
     started: float = 0.0
     ended: float | None = None
-    logged_step: int = field(default=0)
+    logged_step: int = 0
 
     @property
     def name(self) -> str:
