@@ -3,6 +3,7 @@
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,15 +30,22 @@ def _home_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_ray_left_behind() -> Iterator[None]:
-    """Fails the session when a Ray process that a test started outlives it; ends such processes."""
+    """Fails the session when a Ray that a test started outlives it; ends what is left.
+
+    A worker whose raylet has gone is not ours to end in time: it should see that by itself, and rarely hangs as it
+    leaves (seen with Ray Train's idle controller). Such a worker is ended with a warning.
+    """
     yield
     deadline = time.monotonic() + 20
     while (left := _ray_processes()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    names = sorted(set(left.values()))
+    orphans = {process: command for process, command in left.items() if _is_orphan(process, command)}
+    clusters = sorted({command for process, command in left.items() if process not in orphans})
     for process in left:
         _end(process)
-    assert not left, f"{len(left)} Ray processes outlived the tests: {'; '.join(names)}"
+    if orphans:
+        warnings.warn(f"workers outlived their raylet: {sorted(orphans.values())}", stacklevel=1)
+    assert not clusters, f"Ray processes outlived the tests: {'; '.join(clusters)}"
 
 
 @pytest.fixture
@@ -71,13 +79,22 @@ def _ray_processes() -> dict[psutil.Process, str]:
     found = {}
     for process in psutil.process_iter():
         try:
-            command = " ".join(process.cmdline())
+            command = " ".join(process.cmdline()).strip()
             ours = "ray::" in command or "/ray/" in command
             if ours and process.pid != os.getpid() and process.environ().get(MARK) == os.environ[MARK]:
                 found[process] = command[:120]
         except psutil.Error:  # it ended in between, or is another user's
             continue
     return found
+
+
+def _is_orphan(process: psutil.Process, command: str) -> bool:
+    """A Ray worker whose parent, the raylet, is no more."""
+    try:
+        parent = process.parent()
+        return command.startswith("ray::") and (parent is None or "raylet" not in parent.name())
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _end(process: psutil.Process) -> None:
