@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from dft_search.models.flash import flash_attention
 from dft_search.models.segments import Bucket
 
 PREFIX = "segmented_"
@@ -80,14 +81,16 @@ def segmented_attention(
         [1, N, H, D], as transformers' blocks expect it.
     """
     groups = module.num_key_value_groups
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    if query.device.type == "cpu" and softcap is None and dropout == 0:
+        return flash_attention(query, key, value, segments, scaling, sliding_window)[None]
     results = []
     for bucket in segments:
         q, k, v = bucket.gather(query), bucket.gather(key), bucket.gather(value)
         if bucket.context is not None:
             k, v = torch.cat([key[bucket.context], k], 1), torch.cat([value[bucket.context], v], 1)
-        if groups > 1:
-            k, v = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         mask = bucket.mask(sliding_window, query.device)
         if softcap is None:

@@ -59,6 +59,7 @@ class Bucket:
     context_lengths: Tensor | None
     longest: int
     masks: dict[int | None, Tensor | None] = field(default_factory=dict, repr=False)
+    biases: dict[tuple[int | None, torch.dtype], Tensor | None] = field(default_factory=dict, repr=False)
 
     def gather(self, flat: Tensor) -> Tensor:
         """[N, H, D] -> [B, Q, H, D], the segments' own tokens."""
@@ -70,6 +71,29 @@ class Bucket:
         """[B, Q, H, D] -> [end - begin, H, D], without the padding."""
         flat = padded.flatten(0, 1)
         return flat if self.real is None else flat[self.real]
+
+    def gather_gradient(self, flat: Tensor) -> Tensor:
+        """As ``gather``, but zero where ``gather`` repeats a token to pad."""
+        if self.own is None:
+            return self.gather(flat)
+        padded = flat.new_zeros((self.own.numel(), *flat.shape[1:]))
+        padded[self.real] = flat[self.begin : self.end]
+        return padded.unflatten(0, (self.rows, -1))
+
+    def put(self, flat: Tensor, padded: Tensor) -> None:
+        """Write [B, Q, H, D] to the places of the segments' own tokens in [N, H, D]."""
+        if self.real is None:
+            self.gather(flat).copy_(padded)
+        else:
+            torch.index_select(padded.flatten(0, 1), 0, self.real, out=flat[self.begin : self.end])
+
+    def bias(self, window: int | None, like: Tensor) -> Tensor | None:
+        """``mask`` as what is added to the scores: 0 or minus infinity, of the type and on the device of ``like``."""
+        key = (window, like.dtype)
+        if key not in self.biases:
+            mask = self.mask(window, like.device)
+            self.biases[key] = None if mask is None else like.new_zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+        return self.biases[key]
 
     def mask(self, window: int | None, device: torch.device) -> Tensor | None:
         """What a query may see: [B or 1, 1, Q, C + Q] booleans, or None where plain causal attention is the same.
@@ -115,6 +139,7 @@ class Bucket:
             context=moved(self.context),
             context_lengths=moved(self.context_lengths),
             masks={},
+            biases={},
         )
 
 

@@ -3,6 +3,8 @@
 So it can be the root that ``fully_shard`` wraps, with the blocks as inner units: head and norm are whole in here.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from dft_search.models import structure
 from dft_search.models.attention import enable_segments
 from dft_search.models.forward import segmented_forward
-from dft_search.models.head import detached_call, token_losses
+from dft_search.models.head import detached_call, token_losses, weighted_loss
 from dft_search.objectives.batch import Batch, Pool
 from dft_search.objectives.options import Objective
 from dft_search.objectives.terms import Pooling, Side, StateTerm, TokenTerm
@@ -46,31 +48,35 @@ class ObjectiveModule(nn.Module):
             The scalar ``sum_t weight_t * sum_t / denominators_t``, float32 or wider, and the bare sums [T], detached,
             float64. A term without any label counts as zero.
         """
-        values = self.values(batch)
-        weights = torch.tensor([term.weight for term in self.terms], dtype=torch.float64)
-        counts = denominators.to("cpu", torch.float64)
-        scale = torch.where(counts > 0, weights / counts, torch.zeros_like(weights))
-        sums = torch.stack([values[term.name].sum(dtype=torch.float64) for term in self.terms])
-        loss = (sums * scale.to(sums.device)).sum()
-        wide = next(iter(values.values())).dtype
-        return loss.to(wide), sums.detach()
-
-    def values(self, batch: Batch) -> dict[str, Tensor]:
-        """Unweighted losses by term: one for each label [M] of a token term, one for each row [R] of a state term."""
-        layers = {t.layer for t in self.terms if isinstance(t, TokenTerm)}
-        layers |= {side.layer for t in self.terms if isinstance(t, StateTerm) for side in (t.english, t.target)}
-        states = segmented_forward(self.model, batch.plan, layers)
-        found = self._token_values(batch, states)
+        states = self._states(batch)
+        counts = denominators.tolist()
+        scale = {t.name: t.weight / count if count > 0 else 0.0 for t, count in zip(self.terms, counts, strict=True)}
+        read = self._label_states(batch, states)
+        factors = [read.rows.new_full((size,), scale[name], dtype=read.wide) for name, size in read.sizes.items()]
+        loss, losses = weighted_loss(*read.call, torch.cat(factors), attached=read.attached, softcap=read.softcap)
+        values = read.split(losses) | self._state_values(batch, states)
         for term in self.terms:
             if isinstance(term, StateTerm):
-                english, target = batch.pools[term.name]
-                a = self._pooled(states, term.english, english, term.pooling)
-                b = self._pooled(states, term.target, target, term.pooling)
-                found[term.name] = 1 - F.cosine_similarity(a, b, -1)
-        return found
+                loss = loss + values[term.name].sum() * scale[term.name]
+        return loss, torch.stack([values[term.name].detach().sum(dtype=torch.float64) for term in self.terms])
 
-    def _token_values(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
-        """All label states through the head in one call, those of terms that detach it last."""
+    def values(self, batch: Batch) -> dict[str, Tensor]:
+        """Unweighted losses by term: one for each label [M] of a token term, one for each row [R] of a state term.
+
+        Each may be used in any way, at the price of one more product with the head in the backward pass.
+        """
+        states = self._states(batch)
+        read = self._label_states(batch, states)
+        losses = token_losses(*read.call, attached=read.attached, softcap=read.softcap)
+        return read.split(losses) | self._state_values(batch, states)
+
+    def _states(self, batch: Batch) -> dict[int, Tensor]:
+        layers = {t.layer for t in self.terms if isinstance(t, TokenTerm)}
+        layers |= {side.layer for t in self.terms if isinstance(t, StateTerm) for side in (t.english, t.target)}
+        return segmented_forward(self.model, batch.plan, layers)
+
+    def _label_states(self, batch: Batch, states: dict[int, Tensor]) -> "_HeadCall":
+        """What goes through the head in one call: the label states of all terms, those of terms that detach it last."""
         terms = sorted((t for t in self.terms if isinstance(t, TokenTerm)), key=lambda term: term.detach_head)
         norm, head = structure.final_norm(self.model), structure.head(self.model)
         rows = []
@@ -79,15 +85,24 @@ class ObjectiveModule(nn.Module):
             if term.final_norm:
                 read = detached_call(norm, read) if term.detach_head else norm(read)
             rows.append(read)
-        sizes = [len(read) for read in rows]
-        losses = token_losses(
+        return _HeadCall(
             torch.cat(rows),
             head.weight,
             torch.cat([batch.labels[term.name].labels for term in terms]),
-            attached=sum(size for size, term in zip(sizes, terms, strict=True) if not term.detach_head),
+            {term.name: len(read) for term, read in zip(terms, rows, strict=True)},
+            attached=sum(len(read) for term, read in zip(terms, rows, strict=True) if not term.detach_head),
             softcap=structure.logit_softcap(self.model),
         )
-        return {term.name: part for term, part in zip(terms, losses.split(sizes), strict=True)}
+
+    def _state_values(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for term in self.terms:
+            if isinstance(term, StateTerm):
+                english, target = batch.pools[term.name]
+                a = self._pooled(states, term.english, english, term.pooling)
+                b = self._pooled(states, term.target, target, term.pooling)
+                found[term.name] = 1 - F.cosine_similarity(a, b, -1)
+        return found
 
     def _pooled(self, states: dict[int, Tensor], side: Side, pool: Pool, pooling: Pooling) -> Tensor:
         """[R, D] in float32 at least."""
@@ -101,3 +116,37 @@ class ObjectiveModule(nn.Module):
         else:  # "last" pools one state
             pooled = (read * real).sum(1) / real.sum(1)
         return pooled.detach() if side.detach else pooled
+
+
+@dataclass(frozen=True)
+class _HeadCall:
+    """The label states of all terms, one after the other.
+
+    Attributes:
+        rows: [M, D].
+        weight: [V, D], the head.
+        labels: [M].
+        sizes: number of rows of each term, in order.
+        attached: the first so many rows train the head.
+        softcap: of the logits.
+    """
+
+    rows: Tensor
+    weight: Tensor
+    labels: Tensor
+    sizes: dict[str, int]
+    attached: int
+    softcap: float | None
+
+    @property
+    def call(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.rows, self.weight, self.labels
+
+    @property
+    def wide(self) -> torch.dtype:
+        """Of the losses."""
+        return torch.promote_types(self.rows.dtype, torch.float32)
+
+    def split(self, losses: Tensor) -> dict[str, Tensor]:
+        """Losses [M] by term."""
+        return dict(zip(self.sizes, losses.split(list(self.sizes.values())), strict=True))

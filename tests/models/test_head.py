@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dft_search.models import head
-from dft_search.models.head import detached_call, token_losses
+from dft_search.models.head import detached_call, token_losses, weighted_loss
 
 
 def inputs(rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -19,7 +19,7 @@ def inputs(rows: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tenso
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("attached", [0, 4, 10, 17])
 def test_losses_and_gradients(attached: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(head, "chunk_rows", lambda *_: 5)
     states, weight, labels = inputs(17)
     scale = torch.rand(17, dtype=torch.float64)
     found = token_losses(states, weight, labels, attached=attached, softcap=softcap)
@@ -30,8 +30,27 @@ def test_losses_and_gradients(attached: int, softcap: float | None, monkeypatch:
     expected = F.cross_entropy(logits, labels, reduction="none")
     want = torch.autograd.grad((expected * scale).sum(), (states, weight))
     assert torch.allclose(found, expected, rtol=1e-12)
-    for mine, theirs in zip(got, want, strict=True):
+    total, losses = weighted_loss(states, weight, labels, scale, attached=attached, softcap=softcap)
+    assert torch.equal(losses, found) and not losses.requires_grad
+    assert torch.allclose(total, (expected * scale).sum(), rtol=1e-12)
+    made = torch.autograd.grad(3 * total, (states, weight))
+    for mine, theirs in zip((*got, *(one / 3 for one in made)), (*want, *want), strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-10, atol=1e-14)
+
+
+def test_gradients_made_ahead_are_used_once() -> None:
+    states, weight, labels = inputs(6)
+    total, _ = weighted_loss(states, weight, labels, torch.ones(6))
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        total.backward()
+
+
+def test_without_gradients_none_are_made() -> None:
+    states, weight, labels = inputs(6)
+    with torch.no_grad():
+        total, losses = weighted_loss(states, weight, labels, torch.ones(6, dtype=torch.float64))
+    assert not total.requires_grad and torch.allclose(total, losses.sum())
 
 
 def test_a_frozen_head_gets_no_gradient() -> None:
@@ -57,13 +76,14 @@ def test_half_precision_is_reduced_in_float32() -> None:
 
 
 def test_the_vocabulary_is_never_held_for_all_tokens() -> None:
-    rows, width, vocabulary = 3 * head.CHUNK_ROWS, 4, 1000
+    width, vocabulary = 4, 400_000
+    rows = 3 * head.chunk_rows(vocabulary, 4, torch.device("cpu"))
     states, weight = torch.randn(rows, width).requires_grad_(), torch.randn(vocabulary, width).requires_grad_()
     sizes: list[int] = []
     labels = torch.randint(0, vocabulary, (rows,))
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
-        losses = token_losses(states, weight, labels)
-    losses.sum().backward()
+        losses = token_losses(states, weight, labels).sum() + weighted_loss(states, weight, labels, torch.ones(rows))[0]
+    losses.backward()
     assert max(sizes) <= vocabulary * width
 
 
