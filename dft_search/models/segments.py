@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-# A bucket is padded while at most a quarter of its attention pairs, or this many, are wasted: about what a call costs.
-PADDED_SHARE = 0.25
+# A bucket is padded while at most a twentieth of its attention pairs, or this many, are wasted: about what a call costs.
+PADDED_SHARE = 0.05
 PADDED_PAIRS = 4096
 
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dft_search.config import InfrastructureError, RequestError
 from dft_search.evaluation.scores import Scores
 from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
-from dft_search.training.loop import Diverged, Run, run_training
+from dft_search.training.loop import Diverged
 from dft_search.training.recipe import Recipe
 from dft_search.training.session import Session
 from dft_search.training.trainable import trainable_parameters
@@ -23,28 +22,6 @@ def train_all(recipes: list[Recipe], folder: Path) -> list[Trained]:
     """Train the recipes one after another in one warm workspace."""
     workspace = Workspace()
     return [train(recipe, folder / str(number), workspace) for number, recipe in enumerate(recipes)]
-
-
-class _Collectives(TorchDispatchMode):
-    """Counts collectives by name (torch's CommDebugMode does not get along with FSDP2's hooks here)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: dict[str, int] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if "c10d" in str(func):
-            self.counts[str(func)] = self.counts.get(str(func), 0) + 1
-        return func(*args, **(kwargs or {}))
-
-
-def count_collectives(recipe: Recipe, folder: Path) -> dict[str, int]:
-    """Collectives of a whole run, by name."""
-    session = Session.from_environment(torch.device("cpu"))
-    workspace = Workspace()
-    with _Collectives() as mode:
-        run_training(recipe, Run("count", 1, str(folder), []), Memory(), session, workspace)
-    return mode.counts
 
 
 def diverge(recipe: Recipe, folder: Path) -> tuple[int, int]:
