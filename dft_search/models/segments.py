@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-# A bucket is padded while at most a twentieth of its attention pairs, or this many, are wasted: about what a call costs.
+# A bucket is padded while at most a twentieth of its attention pairs, or this many, are wasted: about a call's cost.
 PADDED_SHARE = 0.05
 PADDED_PAIRS = 4096
 
