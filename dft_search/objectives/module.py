@@ -13,6 +13,7 @@ from dft_search.models import structure
 from dft_search.models.attention import enable_segments
 from dft_search.models.forward import segmented_forward
 from dft_search.models.head import detached_call, token_losses, weighted_loss
+from dft_search.models.mlp import enable_lean_mlp
 from dft_search.objectives.batch import Batch, Pool
 from dft_search.objectives.options import Objective
 from dft_search.objectives.terms import Pooling, Side, StateTerm, TokenTerm
@@ -34,6 +35,7 @@ class ObjectiveModule(nn.Module):
         super().__init__()
         enable_segments(structure.causal_lm(model).config)
         structure.head(model)
+        enable_lean_mlp(model)
         self.model = model
         self.terms = objective.terms(structure.num_layers(model))
 
