@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dft_search.models.flash import flash_attention
 from dft_search.models.segments import Bucket
+from dft_search.models.varlen import Packed, packed_attention, works
 
 PREFIX = "segmented_"
 
@@ -39,9 +40,9 @@ def _switch(plain: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
-        segments = options.pop("segments", None)
+        segments, packed = options.pop("segments", None), options.pop("packed", None)
         if segments is not None:
-            return segmented_attention(module, query, key, value, segments, **options), None
+            return segmented_attention(module, query, key, value, segments, packed=packed, **options), None
         if plain == "eager":  # transformers keeps one eager function in each family's own module
             return sys.modules[type(module).__module__].eager_attention_forward(
                 module, query, key, value, mask, **options
@@ -60,6 +61,7 @@ def segmented_attention(
     *,
     scaling: float,
     dropout: float = 0.0,
+    packed: Packed | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
     **_: Any,
@@ -73,6 +75,7 @@ def segmented_attention(
         value: as ``key``.
         segments: the living buckets; together they hold the N tokens in order.
         scaling: factor on the scores.
+        packed: the same segments for one call of a GPU's kernels, where there are such.
         dropout: probability to drop an attention weight.
         softcap: bound of Gemma-2's ``c * tanh(scores / c)``.
         sliding_window: a query sees at most this many positions, itself included.
@@ -81,10 +84,14 @@ def segmented_attention(
         [1, N, H, D], as transformers' blocks expect it.
     """
     groups = module.num_key_value_groups
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    plain = softcap is None and dropout == 0
+    shape = (query.shape[1], key.shape[1], query.shape[2])
+    if plain and packed is not None and works(query.device, query.dtype, *shape):
+        return packed_attention(query, key, value, packed, scaling, sliding_window)[None]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
-    if query.device.type == "cpu" and softcap is None and dropout == 0:
+    if plain and query.device.type == "cpu":
         return flash_attention(query, key, value, segments, scaling, sliding_window)[None]
     results = []
     for bucket in segments:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dft_search.models.segments import Plan
 from dft_search.models.structure import body
+from dft_search.models.varlen import TYPES, pack
 
 
 def segmented_forward(model: nn.Module, plan: Plan, layers: Collection[int]) -> dict[int, Tensor]:
@@ -29,6 +30,7 @@ def segmented_forward(model: nn.Module, plan: Plan, layers: Collection[int]) -> 
         positions = plan.positions[None, : phase.tokens]
         rotary = decoder.rotary_emb(hidden, positions)
         segments = plan.buckets[: phase.buckets]
+        packed = pack(plan, phase, hidden.device) if hidden.dtype in TYPES and hidden.device.type == "cuda" else None
         for number in range(phase.first, phase.last):
             hidden = decoder.layers[number](
                 hidden,
@@ -38,6 +40,7 @@ def segmented_forward(model: nn.Module, plan: Plan, layers: Collection[int]) -> 
                 past_key_values=None,
                 use_cache=False,
                 segments=segments,
+                packed=packed,
             )
             if number + 1 in layers:
                 states[number + 1] = hidden[0]

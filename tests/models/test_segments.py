@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dft_search.models import segments
+from dft_search.models import segments, varlen
 from dft_search.models.attention import segmented_attention
 from dft_search.models.segments import Segment, make_plan
 
@@ -91,6 +91,59 @@ def test_attention(
             q, k, v = (x[0].transpose(0, 1)[flat] for x in (query, key, value))
             expected = plain(q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), window, cap)
             assert torch.allclose(found[flat[segment.start :]], expected[segment.start :], rtol=1e-10, atol=1e-12)
+
+
+def varlen_attn(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """What torch documents of its GPU kernels, in plain torch: the causal diagonal ends at the last key."""
+    assert enable_gqa and window_size[1] == 0 and cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    out = []
+    for a, b, c, d in zip(cu_seq_q[:-1], cu_seq_q[1:], cu_seq_k[:-1], cu_seq_k[1:], strict=True):
+        assert b - a <= max_q and d - c <= max_k
+        q, k, v = query[a:b], key[c:d].repeat_interleave(2, 1), value[c:d].repeat_interleave(2, 1)
+        distance = torch.arange(len(k) - len(q), len(k))[:, None] - torch.arange(len(k))[None]
+        seen = (distance >= 0) & ((distance <= window_size[0]) | (window_size[0] < 0))
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        out.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -math.inf).softmax(-1), v))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 7, 50])
+def test_packed_for_the_kernels_of_a_gpu(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varlen.varlen, "varlen_attn", varlen_attn)
+    plan = make_plan(ROWS)
+    torch.manual_seed(0)
+    query = torch.randn(1, 4, len(plan.ids), 6, dtype=torch.float64)
+    key, value = torch.randn(2, 1, 2, len(plan.ids), 6, dtype=torch.float64).unbind()
+    for phase in plan.phases:
+        living = [x[:, :, : phase.tokens] for x in (query, key, value)]
+        expected = segmented_attention(
+            SimpleNamespace(num_key_value_groups=2),
+            *living,
+            plan.buckets[: phase.buckets],
+            scaling=6**-0.5,
+            sliding_window=window,
+        )
+        packed = varlen.pack(plan, phase, torch.device("cpu"))
+        flat = [x[0].transpose(0, 1) for x in living]
+        found = varlen.packed_attention(*flat, packed, 6**-0.5, window)
+        assert torch.allclose(found, expected[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.gpu
+def test_the_kernels_of_this_gpu_compute_the_right_thing() -> None:
+    assert varlen.works(torch.device("cuda", 0), torch.bfloat16, 8, 2, 64)
 
 
 def test_rows_of_nearly_equal_length_share_a_call() -> None:

@@ -131,7 +131,7 @@ def test_inner_terms_send_nothing_above_their_layer(case: str) -> None:
         return lambda _, __, gradients: seen.append((number, gradients[0][..., 0].numel()))
 
     for number, block in enumerate(module.model.model.layers, 1):
-        linear: nn.Module = block.mlp.down_proj
+        linear: nn.Module = block.self_attn.o_proj
         linear.register_full_backward_hook(count(number))
     module(batch, batch.counts)[0].backward()
     assert seen == list(enumerate(COUNTED[case], 1))[::-1]
