@@ -38,6 +38,18 @@ def test_losses_and_gradients(attached: int, softcap: float | None, monkeypatch:
         assert torch.allclose(mine, theirs, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="needs torch 2.13's linear_cross_entropy")
+def test_torchs_own_chunked_function_agrees() -> None:
+    states, weight, labels = inputs(17)
+    total, _ = weighted_loss(states, weight, labels, torch.full((17,), 1 / 17, dtype=torch.float64))
+    got = torch.autograd.grad(total, (states, weight))
+    options = torch.nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=5)
+    expected = F.linear_cross_entropy(states, weight, labels, options=options)
+    want = torch.autograd.grad(expected, (states, weight))
+    for mine, theirs in zip((total, *got), (expected, *want), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-10, atol=1e-14)
+
+
 def test_gradients_made_ahead_are_used_once() -> None:
     states, weight, labels = inputs(6)
     total, _ = weighted_loss(states, weight, labels, torch.ones(6))
