@@ -86,8 +86,7 @@ def segmented_attention(
     groups = module.num_key_value_groups
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
     plain = softcap is None and dropout == 0
-    shape = (query.shape[1], key.shape[1], query.shape[2])
-    if plain and packed is not None and works(query.device, query.dtype, *shape):
+    if packed is not None and plain and works(query.device, query.dtype, query.shape[1], *key.shape[1:]):
         return packed_attention(query, key, value, packed, scaling, sliding_window)[None]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

@@ -142,7 +142,7 @@ class _Pass:
         self._most = chunk_rows(len(weight), self.wide.itemsize, weight.device)
         shape = (min(self._most, len(states)), len(weight))
         self._buffer = states.new_empty(shape, dtype=self.wide)
-        self._bent = self._buffer.clone() if softcap is not None else None
+        self._bent = torch.empty_like(self._buffer) if softcap is not None else None
 
     def chunks(self, attached: int) -> list[slice]:
         """Row ranges; the first ``attached`` rows and the others never share one."""

@@ -29,15 +29,15 @@ ACTIVATIONS: dict[str, Activation] = {
 def enable_lean_mlp(model: nn.Module) -> None:
     """Let every block's MLP keep less. Values stay the same to the last bit; not saved with the model."""
     config: Any = structure.causal_lm(model).config
-    activation = ACTIVATIONS.get(getattr(config, "hidden_activation", None) or config.hidden_act)
-    if activation is None:
+    name = getattr(config, "hidden_activation", None) or config.hidden_act
+    if name not in ACTIVATIONS:
         return
     for block in structure.blocks(model):
         mlp: Any = block.mlp
-        mlp.forward = partial(_forward, mlp, activation)
+        mlp.forward = partial(_forward, mlp, name)  # the name, for torch's operators cannot be pickled with a model
 
 
-def _forward(mlp: Any, activation: Activation, states: Tensor) -> Tensor:
+def _forward(mlp: Any, activation: str, states: Tensor) -> Tensor:
     gate, up, down = mlp.gate_proj(states), mlp.up_proj(states), mlp.down_proj
     plain = type(down) is nn.Linear and down.bias is None  # an adapter or a bias has its own use of the product
     if not plain:
@@ -47,17 +47,17 @@ def _forward(mlp: Any, activation: Activation, states: Tensor) -> Tensor:
 
 class _GatedDown(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, weight: Tensor, activation: Activation) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, weight: Tensor, activation: str) -> Tensor:
         ctx.save_for_backward(gate, up, weight)
         ctx.activation = activation
-        return F.linear(activation[0](gate).mul_(up), weight)
+        return F.linear(ACTIVATIONS[activation][0](gate).mul_(up), weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gate, up, weight = ctx.saved_tensors
         to_gate, to_up, to_weight = ctx.needs_input_grad[:3]
-        function, slope = ctx.activation
+        function, slope = ACTIVATIONS[ctx.activation]
         active = function(gate)
         grad_weight = grad.flatten(0, -2).t() @ (active * up).flatten(0, -2) if to_weight else None
         if not (to_gate or to_up):

@@ -37,7 +37,8 @@ def compute_loss(
 
     Args:
         model: a supported transformers causal language model, plain or inside a peft adapter. Its attention is switched
-            for good to one that also takes segments; in any other call it computes what it did before.
+            for good to one that also takes segments, and its MLPs to ones that keep less for their backward pass; in
+            any other call it computes what it did before.
         tokenizer: the model's.
         rows: with en_instruction, en_input, en_output, tgt_instruction, tgt_input, tgt_output (or text, for ``lm``), as
             far as the method reads them. A row is cut at the model's own longest position.

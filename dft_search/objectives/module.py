@@ -24,7 +24,8 @@ class ObjectiveModule(nn.Module):
 
     Args:
         model: a supported causal language model, plain or inside a peft adapter. Its attention is switched for good to
-            one that also takes segments; called in any other way it computes what it did before.
+            one that also takes segments, and its MLPs to ones that keep less for their backward pass; called in any
+            other way it computes what it did before.
         objective: percentages of layers may stand unresolved.
 
     Raises:

@@ -1,6 +1,7 @@
 """The lean MLP against transformers' own: same values, same gradients, half of the kept tensors."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -46,3 +47,19 @@ def test_same_bits_for_half_the_memory(family: str, part: str) -> None:
         assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-14)
     if part == "all":  # gate and up; before, their product and the activation too
         assert (kept, plain) == (2 * 7 * 48, 4 * 7 * 48)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_lean_model_can_be_copied_and_saved_whole(family: str) -> None:
+    model = make_model(family)
+    enable_lean_mlp(model)
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    stored.seek(0)
+    states = torch.randn(1, 7, 32, dtype=torch.float64)
+    expected = structure.blocks(model)[0].mlp(states)
+    for other in (copy.deepcopy(model), torch.load(stored, weights_only=False)):
+        mlp = structure.blocks(other)[0].mlp
+        assert torch.equal(mlp(states), expected)
+        torch.nn.init.zeros_(mlp.down_proj.weight)  # its own weights, not the model's
+        assert not mlp(states).any()

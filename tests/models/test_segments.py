@@ -1,6 +1,7 @@
 """Plans and attention by segment against plain causal attention on each chain."""
 
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dft_search.models import segments, varlen
 from dft_search.models.attention import segmented_attention
-from dft_search.models.segments import Segment, make_plan
+from dft_search.models.segments import Phase, Plan, Segment, make_plan
 
 # two rows: a root with two branches, of which one has a branch of its own; then lone roots of nearly equal length
 ROWS = [
@@ -52,6 +53,15 @@ def test_positions_are_found_along_the_chain() -> None:
         assert plan.positions[own].tolist() == list(range(ROWS[number].start, len(tokens)))
 
 
+def phases(plan: Plan) -> Iterator[tuple[Phase, list[Tensor]]]:
+    """Each phase with random queries, keys and values [1, H, N, D] of its living tokens; two queries share a key."""
+    torch.manual_seed(0)
+    query = torch.randn(1, 4, len(plan.ids), 6, dtype=torch.float64)
+    key, value = torch.randn(2, 1, 2, len(plan.ids), 6, dtype=torch.float64).unbind()
+    for phase in plan.phases:
+        yield phase, [x[:, :, : phase.tokens] for x in (query, key, value)]
+
+
 def plain(q: Tensor, k: Tensor, v: Tensor, window: int | None, cap: float | None) -> Tensor:
     """[T, H, D] each; textbook attention with a dense mask."""
     scores = torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(q.shape[-1])
@@ -70,11 +80,7 @@ def test_attention(
     monkeypatch.setattr(segments, "PADDED_SHARE", share)
     monkeypatch.setattr(segments, "PADDED_PAIRS", pairs)
     plan = make_plan(ROWS)
-    torch.manual_seed(0)
-    query = torch.randn(1, 4, len(plan.ids), 6, dtype=torch.float64)
-    key, value = torch.randn(2, 1, 2, len(plan.ids), 6, dtype=torch.float64).unbind()
-    for phase in plan.phases:
-        living = [x[:, :, : phase.tokens] for x in (query, key, value)]
+    for phase, living in phases(plan):
         found = segmented_attention(
             SimpleNamespace(num_key_value_groups=2),
             *living,
@@ -88,7 +94,7 @@ def test_attention(
             if segment.depth < phase.last:
                 continue
             flat = plan.index(number, range(len(chain(number))))
-            q, k, v = (x[0].transpose(0, 1)[flat] for x in (query, key, value))
+            q, k, v = (x[0].transpose(0, 1)[flat] for x in living)
             expected = plain(q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), window, cap)
             assert torch.allclose(found[flat[segment.start :]], expected[segment.start :], rtol=1e-10, atol=1e-12)
 
@@ -123,11 +129,7 @@ def varlen_attn(
 def test_packed_for_the_kernels_of_a_gpu(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(varlen.varlen, "varlen_attn", varlen_attn)
     plan = make_plan(ROWS)
-    torch.manual_seed(0)
-    query = torch.randn(1, 4, len(plan.ids), 6, dtype=torch.float64)
-    key, value = torch.randn(2, 1, 2, len(plan.ids), 6, dtype=torch.float64).unbind()
-    for phase in plan.phases:
-        living = [x[:, :, : phase.tokens] for x in (query, key, value)]
+    for phase, living in phases(plan):
         expected = segmented_attention(
             SimpleNamespace(num_key_value_groups=2),
             *living,
