@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dft_search.config import InfrastructureError
 
 ADDRESS = "RAY_ADDRESS"
-EXTRA_CPUS = 1  # logical CPUs beside the real ones: drivers of trials only wait
 
 
 @contextmanager
@@ -39,7 +38,7 @@ def connected() -> Iterator[bool]:
             # a dashboard of our own would open a port for nothing
             ray.init(
                 address="local",
-                num_cpus=(os.cpu_count() or 1) + EXTRA_CPUS,
+                num_cpus=os.cpu_count() or 1,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -67,22 +66,6 @@ def connected() -> Iterator[bool]:
 def in_ray_job() -> bool:
     """Whether this process is the driver of a submitted Ray job, whose working directory vanishes with it."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def cluster_nodes() -> list[dict[str, float]]:
-    """Total resources of every living node of the connected cluster, the drivers' share taken off."""
-    import ray
-
-    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    return without_drivers(nodes)
-
-
-def without_drivers(nodes: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Leave one logical CPU, of the node that has most, to the drivers of trials."""
-    if nodes:
-        largest = max(nodes, key=lambda node: node.get("CPU", 0))
-        largest["CPU"] = largest.get("CPU", 0) - EXTRA_CPUS
-    return nodes
 
 
 def this_machine() -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""How many rows one rank reads in one forward pass."""
+"""How many rows one rank reads in one forward pass, and what it means that they did not fit."""
 
 import math
 
@@ -11,6 +11,35 @@ CPU_ROWS = 32
 GPU_ROWS = 64
 GPU_SHARE = 0.8  # of the memory; the rest is for fragments and for libraries
 VALUES_A_BLOCK = 17  # that a block keeps per token and unit of width for its backward pass (Korthikanti et al., eq 2)
+
+# of allocators that raise a plain RuntimeError: torch's on the CPU, CUDA's and NCCL's in C++, and the C++ library's
+_WORDS = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "bad_alloc")
+_NCCL = ("NCCL", "out of memory")
+
+
+class OutOfMemory(Exception):
+    """A step did not fit into memory. Raised in place of the allocator's error, on the rank that met it.
+
+    Args:
+        step: counted from 1.
+        micro_batch_rows: rows of a micro-batch that a rank really had.
+        cause: the allocator's error.
+    """
+
+    def __init__(self, step: int, micro_batch_rows: int, cause: BaseException):
+        said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        rows = f"{micro_batch_rows} row{'s' if micro_batch_rows > 1 else ''}"
+        super().__init__(f"out of memory at step {step} with {rows} in a micro-batch ({said})")
+        self.step, self.micro_batch_rows = step, micro_batch_rows
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out. Some allocators raise plain runtime errors: their words decide."""
+    if isinstance(error, OutOfMemory | MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    known = any(word in text for word in _WORDS) or all(word in text for word in _NCCL)
+    return isinstance(error, RuntimeError) and known
 
 
 def micro_batch_rows(

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from dft_search.launch.desk import JobClient, SlotPool
-from dft_search.launch.job import Job, JobReport
-from dft_search.launch.slot import SlotSpec
+from dft_search.launch.job import Job, JobReport, SlotSpec
 from dft_search.search.definition import Definition, load_study
 from tests.search.small import write_world
 
