@@ -66,8 +66,11 @@ class SlotPool:
         return JobClient(self.desk)
 
     def states(self) -> list[dict[str, Any]]:
-        """State of every slot (``Slot.state``)."""
-        return list(ray.get(self.desk.states.remote()))
+        """State of every slot (``Slot.state``), for tables: none when nobody answers any more."""
+        try:
+            return list(ray.get(self.desk.states.remote()))
+        except ray.exceptions.RayError:
+            return []
 
     def placed(self) -> int:
         """How many slots have their place now."""

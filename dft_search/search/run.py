@@ -102,7 +102,8 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
         write_text(folder.study_file, to_yaml(_study_data(definition)))
         with Progress(options, definition.space) as progress:
             progress.phase("Connecting to Ray")
-            with connected(), stop_signals(lambda: folder.ask_to_stop("stop")):
+            hint = f"; go on with: dft-search resume {folder.path.name}"
+            with connected(hint), stop_signals(lambda: folder.ask_to_stop("stop")):
                 return _on_cluster(definition, folder, uri, facts, data, progress, confirm=confirm)
 
 

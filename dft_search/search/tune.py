@@ -15,6 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from dft_search.config import InfrastructureError
+from dft_search.launch.alive import cluster_gone
 from dft_search.launch.cluster import beside
 from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import Job, JobEnd, JobReport
@@ -97,6 +98,8 @@ class _StudySearcher(_Unsaved, Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if cluster_gone():
+            return Searcher.FINISHED
         if len(self.trials) >= max(1, self.pool.placed()):
             return None  # a slot that has no place yet needs no trial, and the sampler will know more by then
         job = self.study.next_job()
@@ -111,6 +114,9 @@ class _StudySearcher(_Unsaved, Searcher):
             return  # the scheduler stopped it, and it has been closed there
         report = result[REPORT].report if result and REPORT in result else None
         if report is None or report.end is None:
+            if cluster_gone():
+                self.study.on_end(trial, JobEnd("interrupted", "the cluster vanished"))
+                return
             self.pool.reclaim(trial)
             self.study.on_end(trial, JobEnd("failed", "the process that drove this trial died"))
             return
