@@ -65,7 +65,7 @@ class Training:
     """What about a run's options takes memory.
 
     Attributes:
-        trainable: T; None for all parameters.
+        trainable: T; None for all parameters, the head among them.
         compute: c, bytes of an activation.
         adapters: low-rank adapters on a frozen base that is kept in c.
         checkpointing: blocks are computed again in the backward pass.
@@ -81,19 +81,20 @@ class Training:
     cuda: bool
 
 
-def step_memory(config: Mapping[str, Any], plan: Plan, label_rows: int, training: Training) -> Memory:
+def step_memory(config: Mapping[str, Any], plan: Plan, labels: int, training: Training, rows: int = 1) -> Memory:
     """The estimate for one micro-batch.
 
     Args:
         config: keys of the model's config.json.
         plan: the tokens of the micro-batch and how deep they are read.
-        label_rows: M, over all token terms.
+        labels: M, over all token terms.
+        rows: the micro-batch holds plan and labels so many times.
     """
     return Memory(
         _rest(config, training),
         _gathered(config, training),
-        _activations(config, plan, training),
-        _head(config, label_rows, training),
+        rows * _activations(config, plan, training),
+        _head(config, rows * labels, training),
     )
 
 
@@ -101,7 +102,7 @@ def _rest(config: Mapping[str, Any], training: Training) -> int:
     parameters = parameter_count(dict(config))
     moving = parameters if training.trainable is None else training.trainable
     frozen = parameters if training.adapters else parameters - moving
-    return (moving * 4 * MASTER + frozen * (training.compute if training.adapters else MASTER)) // training.workers
+    return (moving * 4 * MASTER + frozen * training.compute) // training.workers
 
 
 def _gathered(config: Mapping[str, Any], training: Training) -> int:
@@ -111,7 +112,9 @@ def _gathered(config: Mapping[str, Any], training: Training) -> int:
     tables = (1 if config.get("tie_word_embeddings") else 2) * config["vocab_size"] * config["hidden_size"]
     block = (parameter_count(dict(config)) - tables) // layers
     whole = c * (tables + 2 * block)
-    return whole if training.adapters else whole + c * tables + (c + MASTER) * block
+    if training.adapters:
+        return whole
+    return whole + (c * tables if training.trainable is None else 0) + (c + MASTER) * block
 
 
 def _activations(config: Mapping[str, Any], plan: Plan, training: Training) -> int:

@@ -15,6 +15,7 @@ from dft_search.launch.planner import plan_on, plan_slots
 from dft_search.search.asker import Asker
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Slots, StudyOptions
+from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory
 from dft_search.training.recipe import Recipe
 
 SUGGESTIONS = 6
@@ -32,9 +33,10 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         overrides: ``KEY=VALUE``.
 
     Returns:
-        {valid, fits, slots, steps, gpu_hours, first_points, problems: [{file, line, key, expected, nearest, message}]}.
+        {valid, fits, slots, steps, gpu_hours, memory, first_points,
+        problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``.
     """
-    empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "first_points": []}
+    empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "memory": None, "first_points": []}
     try:
         definition = load_study(path, overrides)
         rows = None if offline else _count_rows(definition.recipe)
@@ -43,10 +45,11 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
     spec, most = slot_spec(definition.options.slots, ""), most_slots(definition.options)
     problems: list[Problem] = []
     if offline:
-        found = plan_slots(this_machine(), spec.bundle, spec.workers, most)
+        found, memory = plan_slots(this_machine(), spec.bundle, spec.workers, most), own_gpu_memory()
     else:
         with connected():
-            found = plan_on(survey(), spec.bundle, spec.workers, most)
+            room = survey()
+        found, memory = plan_on(room, spec.bundle, spec.workers, most), gpu_memory(room.nodes)
     if found.missing:
         problems.append(definition.document.problem(found.missing, ("study", "slots")))
     steps = _steps(definition.recipe, rows)
@@ -56,6 +59,7 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         "slots": found.slots,
         "steps": steps,
         "gpu_hours": _gpu_hours(definition, steps),
+        "memory": plan_memory(definition, memory),
         "rows": rows,
         "first_points": _suggestions(definition),
         "problems": [asdict(problem) for problem in problems],

@@ -63,12 +63,36 @@ def micro_batch_rows(
     """
     if training.micro_batch_rows != "auto":
         return training.micro_batch_rows
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    return automatic_rows(
+        training,
+        width=config.hidden_size,
+        layers=config.num_hidden_layers,
+        max_length=max_length,
+        parameters=parameters,
+        itemsize=compute.itemsize,
+        world_size=world_size,
+        memory=memory,
+    )
+
+
+def automatic_rows(
+    training: TrainingOptions,
+    *,
+    width: int,
+    layers: int,
+    max_length: int,
+    parameters: int,
+    itemsize: int,
+    world_size: int,
+    memory: int | None,
+) -> int:
+    """What ``micro_batch_rows: auto`` chooses; ``memory`` is that of the GPU in bytes, None on a CPU."""
     fair = math.ceil(training.batch_rows / world_size)
-    if device.type != "cuda":
+    if memory is None:
         return min(fair, CPU_ROWS)
-    memory = GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
     state = parameters * (2 if isinstance(training.trainable, LoraChoice) else 16) / world_size
-    depth = 2 if training.activation_checkpointing else config.num_hidden_layers
-    token = compute.itemsize * config.hidden_size * (VALUES_A_BLOCK * depth + config.num_hidden_layers)
-    rows = (memory - state) / (token * 2 * max_length)
+    depth = 2 if training.activation_checkpointing else layers
+    token = itemsize * width * (VALUES_A_BLOCK * depth + layers)
+    rows = (GPU_SHARE * memory - state) / (token * 2 * max_length)
     return min(fair, GPU_ROWS, 2 ** max(0, math.floor(math.log2(max(1.0, rows)))))
