@@ -82,13 +82,11 @@ def autoscaler_refuses(bundle: Resources, workers: int) -> bool:
 
     Only version 2 tells; for the other one this is always False.
     """
-    import ray
-    from ray._raylet import GcsClient
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+    from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
     reply = GetClusterStatusReply()
-    client = GcsClient(address=ray.get_runtime_context().gcs_address)
-    reply.ParseFromString(client.get_cluster_status(timeout_s=5))
+    reply.ParseFromString(internal_kv_get_gcs_client().get_cluster_status(timeout_s=5))
     for gang in reply.autoscaling_state.infeasible_gang_resource_requests:
         requests = gang.bundle_selectors[0].resource_requests if gang.bundle_selectors else gang.requests
         if len(requests) == workers and all(dict(request.resources_bundle) == dict(bundle) for request in requests):

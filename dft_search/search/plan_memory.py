@@ -58,7 +58,8 @@ def plan_memory(definition: Definition, memory: int | None) -> dict[str, Any]:
     cuda = bool(definition.options.slots.gpus_per_worker)
     memory = memory if cuda else None
     config = raw_config(definition.recipe.model)
-    typical, full = [], []
+    typical: list[dict[str, Any]] = []
+    full: list[dict[str, Any]] = []
     for point in _points(definition):
         recipe = definition.recipe_for(point)
         longest = max(1.0, recipe.data.max_length / (TYPICAL["target_prompt"] + TYPICAL["target_answer"]))
@@ -116,21 +117,7 @@ def _peak(
     """Bytes, and rows of the micro-batch, with rows ``factor`` times as long as usual."""
     training = recipe.training
     itemsize = {"float32": 4, "float64": 8}.get(recipe.model.dtype, 2)
-    rows = training.micro_batch_rows
-    if rows == "auto" and cuda and memory is None:
-        rows = 1
-    elif rows == "auto":
-        rows = automatic_rows(
-            training,
-            width=config["hidden_size"],
-            layers=config["num_hidden_layers"],
-            max_length=recipe.data.max_length,
-            parameters=parameter_count(config),
-            itemsize=itemsize,
-            world_size=workers,
-            memory=memory,
-        )
-    rows = min(int(rows), training.batch_rows)
+    rows = _rows(recipe, config, itemsize, workers, memory, cuda)
     segments = {name: [0] * round(length * factor) for name, length in TYPICAL.items()}
     segments["text"] = [0] * round((TYPICAL["target_prompt"] + TYPICAL["target_answer"]) * factor)
     spans = {name: range(len(segments[name])) for name in ("target_prompt", "english_prompt")}
@@ -147,6 +134,25 @@ def _peak(
         cuda=cuda,
     )
     return step_memory(config, batch.plan, labels, shape, rows).total, rows
+
+
+def _rows(recipe: Recipe, config: dict[str, Any], itemsize: int, workers: int, memory: int | None, cuda: bool) -> int:
+    """Rows of a micro-batch; one where they are chosen for a GPU that is not known."""
+    given = recipe.training.micro_batch_rows
+    if given != "auto":
+        return min(given, recipe.training.batch_rows)
+    if cuda and memory is None:
+        return 1
+    return automatic_rows(
+        recipe.training,
+        width=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        max_length=recipe.data.max_length,
+        parameters=parameter_count(config),
+        itemsize=itemsize,
+        world_size=workers,
+        memory=memory,
+    )
 
 
 def _trainable(training: TrainingOptions, config: dict[str, Any]) -> int | None:
