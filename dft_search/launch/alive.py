@@ -99,7 +99,7 @@ def cluster_seems_gone() -> bool:
 def watched(doors: list[tuple[str, int]], hint: str) -> Iterator[ClusterWatch]:
     """Watch the cluster while the block runs. On the main thread only; elsewhere nothing is watched.
 
-    A door that is closed from the start tells nothing, as with an address that only Ray's own client knows how to reach.
+    A door that is closed from the start tells nothing: only Ray's own client may know the way to such a cluster.
 
     Raises:
         InfrastructureError: the cluster is gone; in place of whatever came of that inside the block.
