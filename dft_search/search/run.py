@@ -208,6 +208,12 @@ def _finish_report(
     report = build_report(folder.path)
     tracker.log_file(parent, folder.path / "report.html")
     tracker.log_file(parent, folder.path / "report.json")
+    if report["pareto"]:
+        on_front = report["pareto"]["front"]
+        tracker.log(parent, [], {"pareto_front": ", ".join(map(str, on_front))})
+        for row in report["leaderboard"]:
+            if row["mlflow_run_id"]:
+                tracker.log(row["mlflow_run_id"], [], {"pareto_front": str(row["trial"] in on_front).lower()})
     tracker.end(parent, "FINISHED" if phase == "finished" else "KILLED" if phase == "interrupted" else "FAILED")
     left = tracker.close()
     if left:
