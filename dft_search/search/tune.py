@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from dft_search.config import InfrastructureError
-from dft_search.launch.alive import cluster_gone
+from dft_search.launch.alive import cluster_gone, cluster_seems_gone
 from dft_search.launch.cluster import beside
 from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import Job, JobEnd, JobReport
@@ -98,7 +98,7 @@ class _StudySearcher(_Unsaved, Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if cluster_gone():
+        if cluster_gone() or self.pool.given_up:
             return Searcher.FINISHED
         if len(self.trials) >= max(1, self.pool.placed()):
             return None  # a slot that has no place yet needs no trial, and the sampler will know more by then
@@ -114,7 +114,7 @@ class _StudySearcher(_Unsaved, Searcher):
             return  # the scheduler stopped it, and it has been closed there
         report = result[REPORT].report if result and REPORT in result else None
         if report is None or report.end is None:
-            if cluster_gone():
+            if cluster_seems_gone():
                 self.study.on_end(trial, JobEnd("interrupted", "the cluster vanished"))
                 return
             self.pool.reclaim(trial)
