@@ -110,6 +110,7 @@ class StudySession:
             record, told = self.records[trial], report.report or {}
             record.fraction, record.steps = told["fraction"], told["step"]
             record.rows, record.tokens, record.seconds = told["rows"], told["tokens"], told["seconds"]
+            record.flops = told.get("flops", 0.0)
             self._add_retention(record, told)
             record.dev = told["scores"]
             record.checkpoint_uri = report.checkpoint or record.checkpoint_uri

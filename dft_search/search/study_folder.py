@@ -47,6 +47,7 @@ class TrialRecord:
     steps: int = 0
     rows: int = 0
     tokens: int = 0
+    flops: float = 0.0
     seconds: float = 0.0
     mlflow_run_id: str | None = None
     checkpoint_uri: str | None = None
