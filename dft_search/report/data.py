@@ -28,6 +28,8 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "leaderboard": _leaderboard(view, labels),
         "arms": (confirmation or {}).get("arms") or {},
         "test": (confirmation or {}).get("test") or NO_TEST,
+        "tuning": (confirmation or {}).get("tuning"),
+        "missing": (confirmation or {}).get("missing") or [],
         "importance": parameter_importance(view.folder / "optuna.journal"),
         "layer_map": _layer_map(view),
         "study": _study(view, scale),
@@ -192,6 +194,7 @@ def _cost(view: StudyView) -> list[dict[str, Any]]:
             "seconds": sum(trial.seconds for trial in trials),
             "rows": sum(trial.rows for trial in trials),
             "tokens": sum(trial.tokens for trial in trials),
+            "flops": sum(trial.flops for trial in trials),
         }
         for (phase, outcome), trials in sorted(groups.items(), key=lambda pair: (phases.get(pair[0][0], 9), pair[0][1]))
     ]

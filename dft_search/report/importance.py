@@ -26,7 +26,8 @@ def parameter_importance(journal: Path) -> dict[str, Any]:
     from optuna.storages.journal import JournalFileBackend
 
     storage = JournalStorage(JournalFileBackend(str(journal)))
-    names = [study.study_name for study in storage.get_all_studies()]
+    # a name with a slash is that of a sub-study, which other parameters belong to
+    names = [study.study_name for study in storage.get_all_studies() if "/" not in study.study_name]
     if not names:
         return _nothing("optuna.journal holds no study", 0)
     study = optuna.load_study(study_name=names[0], storage=storage)

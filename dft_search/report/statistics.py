@@ -38,7 +38,8 @@ class Comparison:
     `bounds` and `smallest_effect` are None when nothing measures the noise (one seed each and no items).
     `bounds` are one-sided: the difference is above the first with 95 % confidence, and below the second with 95 %.
     `seed_deviation` is the pooled standard deviation of one run's score over seeds, None with one seed each.
-    `clusters` is the number of units that items were drawn in, `items` where each stands for itself.
+    `clusters` is the number of units that items were drawn in, `items` where each stands for itself; `among` how many
+    candidates the first arm was chosen from.
     """
 
     difference: float
@@ -53,6 +54,7 @@ class Comparison:
     conclusion: Conclusion
     bounds: tuple[float, float] | None = None
     clusters: int = 0
+    among: int = 1
     noise: "Noise | None" = None
 
 
@@ -205,6 +207,7 @@ def compare(
         conclusion=conclusion,
         bounds=bounds,
         clusters=units,
+        among=among,
         noise=spread.noise,
     )
 

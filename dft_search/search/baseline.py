@@ -31,7 +31,9 @@ def score_base(session: StudySession, pool: SlotPool) -> None:
         if report.report is not None:
             session.on_report(record.trial, report)
         session.on_end(record.trial, report.end)
-    session.base = read_base(session, BASELINES)
+    base = read_base(session, BASELINES)
+    if base is not None:
+        session.base["search"] = base
 
 
 def read_base(session: StudySession, trial: int) -> BaseScores | None:

@@ -119,6 +119,10 @@ class Definition:
         layers: dict[str, Value] = {f"{CONVERSION}.layer": low, f"{THINKING}.layer": max(high, low + 1)}
         return {**none, f"{CONVERSION}.supervision": "logits", f"{THINKING}.supervision": "logits", **layers}
 
+    def middle(self) -> dict[str, Value]:
+        """The template's own settings as a point, or those of the space that are nearest to them."""
+        return self._complete({})
+
     def _complete(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """A full point: the given values, else the template's, else a middle one."""
         fixed = self.fixed

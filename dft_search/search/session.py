@@ -56,7 +56,8 @@ class StudySession:
         self.leaving: set[int] = set()  # trials that were told to stop: their workers tidy up
         self.records = {record.trial: record for record in folder.read_trials()}
         self.tidied: set[int] = set()
-        self.base: BaseScores | None = None  # of the untrained model on the steer part, once it is scored
+        # of the untrained model by phase of the trials that are measured against it, once it is scored on their part
+        self.base: dict[str, BaseScores] = {}
 
     # ------------------------------------------------------------------------------------- giving out
     def begin(
@@ -126,10 +127,11 @@ class StudySession:
     def _add_retention(self, record: TrialRecord, told: dict[str, Any]) -> None:
         """The score ``english_retention``, where the base model was scored on the same items."""
         scoring = self.definition.recipe.scoring
-        if self.base is None or record.phase == "confirm" or scoring is None or not told["scores"]:
+        base = self.base.get("confirm" if record.phase == "confirm" else "search")
+        if base is None or scoring is None or not told["scores"]:
             return
         scores = {name: Score(**score) for name, score in told["scores"].items()}
-        score = english_retention(english_tasks(scoring), scores, told["items"], self.base)
+        score = english_retention(english_tasks(scoring), scores, told["items"], base)
         told["scores"][ENGLISH_RETENTION] = {"value": score.value, "stderr": score.stderr, "n": score.n}
 
     def value(self, record: TrialRecord) -> float:

@@ -70,6 +70,8 @@ class StudyFolder:
         self.journal = path / "optuna.journal"
         self.stop_flag = path / "stop"
         self.confirmation = path / "confirmation.json"
+        self.seal = path / "seal.json"  # what confirmation compares, fixed before test is read
+        self.items = path / "items.json"  # ids and clusters of the items of select and test
 
     def trial(self, number: int) -> Path:
         """Folder of a trial."""
