@@ -56,7 +56,7 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     train on the same rows. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a line), or the English prompt
     and answer where the file has no such column. Text is kept as it is; ``null`` counts as empty.
 
-    With ``english: shuffled`` (``dft``) and ``english_rows`` (``tft``) the rows are changed as ``data/controls.py`` says.
+    With ``english: shuffled`` (``dft``) and ``english_rows`` (``tft``) they are changed as ``data/controls.py`` says.
 
     Args:
         options: files and columns.

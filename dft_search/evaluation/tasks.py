@@ -92,7 +92,9 @@ class Task:
                     raise RequestError(self._problem(message, part))
                 home = part if item.cluster is None else homes.setdefault(item.cluster, part)
                 if home != part:
-                    raise RequestError(self._problem(f"parts '{home}' and '{part}' share cluster '{item.cluster}'", part))
+                    raise RequestError(
+                        self._problem(f"parts '{home}' and '{part}' share cluster '{item.cluster}'", part)
+                    )
 
     def _problem(self, message: str, part: Part) -> Problem:
         return self.document.problem(f"{message} of task {self.name}", ("parts", part))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dft_search.report.collect import StudyView
-from dft_search.report.statistics import min_seeds
+from dft_search.report.statistics import MIN_SEEDS
 from dft_search.report.wording import Scale, arm_label, listed, plural
 
 MORE_FLOPS = 1.05  # a champion that took this many times TFT's FLOPs needs TFT with as many beside it
@@ -22,7 +22,7 @@ WHY = {
 def of_the_confirmation(view: StudyView, report: Mapping[str, Any]) -> list[str]:
     """The sentences, most important first."""
     if view.confirmation is None:
-        return ["No recipe was run again with fresh seeds, so nothing here says how it does on test or on another seed."]
+        return ["No recipe was run again with fresh seeds, so nothing here tells of test or of another seed."]
     return [
         *_of_the_looks(report["test"]),
         *_of_the_test(report["test"]),
@@ -47,12 +47,10 @@ def _of_the_test(test: Mapping[str, Any]) -> Iterator[str]:
     if test.get("conclusion") is None:
         yield "No baseline was scored on test beside the champion, so no gain can be claimed."
         return
-    needed = min_seeds(test.get("candidates", 1))
-    if test["seeds"] < needed:
-        chosen = f" for the best of {test['candidates']} candidates" if test.get("candidates", 1) > 1 else ""
+    if test["seeds"] < MIN_SEEDS:
         yield (
             f"{plural(test['seeds'], 'seed')} per arm cannot reach p < 0.05 however large the gap is: it takes "
-            f"{needed}{chosen} (study.confirm.seeds)."
+            f"{MIN_SEEDS} (study.confirm.seeds)."
         )
     effect = test.get("smallest_effect")
     if effect is not None and test["conclusion"] == "no_difference":
@@ -114,6 +112,7 @@ def _of_english(report: Mapping[str, Any]) -> Iterator[str]:
     for change in english["against"].values():
         if not change["holds"]:
             yield (
-                f"English is not shown to hold against {change['label']}: the loss may be {scale.gap(-change['bound'])} "
-                f"(95 % bound), more than the {scale.gap(change['margin'])} that count as none."
+                f"English is not shown to hold against {change['label']}: the loss may be "
+                f"{scale.gap(-change['bound'])} (95 % bound), more than the {scale.gap(change['margin'])} that count "
+                f"as none."
             )

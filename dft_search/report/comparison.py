@@ -51,9 +51,9 @@ class Arm:
 def choose_arms(
     arms: Mapping[str, Arm], *, candidates: Sequence[str], baselines: Sequence[str] = BASELINES, maximize: bool = True
 ) -> tuple[str, str | None]:
-    """The champion, the candidate with the best mean on dev, and the baseline with the best mean on dev. Test has no say.
+    """The champion, and the baseline that it is compared with: each the best of its kind by its mean on dev.
 
-    The untrained base stands in where no tuned baseline has a run.
+    Test has no say. The untrained base stands in where no tuned baseline has a run.
 
     Raises:
         ValueError: no candidate has a finished run.

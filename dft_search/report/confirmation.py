@@ -37,9 +37,7 @@ def confirm_study(
     )
 
 
-def choose(
-    folder: Path, *, candidates: Sequence[str], baselines: Sequence[str] = BASELINES
-) -> tuple[str, str | None]:
+def choose(folder: Path, *, candidates: Sequence[str], baselines: Sequence[str] = BASELINES) -> tuple[str, str | None]:
     """Champion and baseline of a study's confirmation runs (`choose_arms`), before test is read."""
     view = collect(folder)
     arms = _arms(view, dict.fromkeys(candidates), {}, "select", [])

@@ -1,4 +1,4 @@
-"""Comparing two arms over the same items: bootstrap over seeds and item clusters, smallest effect, Holm's correction."""
+"""Comparing two arms over the same items: bootstrap over seeds and item clusters, smallest effect, Holm."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+from dft_search.report.selection import chance_of, critical
 
 Floats: TypeAlias = NDArray[np.float64]
 Conclusion = Literal["better", "worse", "no_difference"]
@@ -86,7 +88,7 @@ class Noise:
 
     def smallest_effect(self, among: int = 1) -> float:
         """The difference that a comparison with this noise finds with a probability of `POWER`."""
-        level = stats.t.ppf(1 - LEVEL / among / 2, self.freedom)
+        level = critical(LEVEL, self.freedom, among)
         return float((level + stats.t.ppf(POWER, self.freedom)) * math.sqrt(self.variance))
 
     def scaled(self, seeds: float, items: float) -> "Noise":
@@ -105,12 +107,8 @@ def smallest_p(seeds: int) -> float:
     return min(1.0, 2.0 / 2**seeds)
 
 
-def min_seeds(among: int = 1) -> int:
-    """With fewer seeds than this no gap, however large, reaches p < LEVEL for the best of `among` candidates."""
-    return next(n for n in range(1, 64) if among * smallest_p(n) < LEVEL)
-
-
-MIN_SEEDS = min_seeds()
+#: With fewer seeds than this no gap, however large, reaches p < LEVEL.
+MIN_SEEDS = next(n for n in range(1, 64) if smallest_p(n) < LEVEL)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -157,7 +155,7 @@ def compare(
         maximize: whether more is better.
         clusters: by task the cluster of every item.
         among: the first arm was chosen as the best of so many by other scores of these very runs, whose luck it keeps:
-            p-value, interval and smallest effect hold for all of them together (Bonferroni).
+            p-value, interval and smallest effect allow for that (`selection.py`).
         fixed: the second arm is one run without any randomness (an untrained model).
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -187,7 +185,7 @@ def compare(
     units = sum(map(len, columns.values())) if with_items else 0
     items = _item_count(first[0]) if with_items else 0
     interval, bounds, p_value = _interval(difference, spread, np.random.default_rng(seed), resamples, among)
-    p_value = min(1.0, among * max(p_value, smallest_p(seeds)))
+    p_value = max(p_value, smallest_p(seeds))
 
     deviation = _pooled_deviation(first, second)
     larger = abs(difference) >= (deviation or 0.0)
@@ -250,11 +248,16 @@ def _interval(
     """Two-sided interval, one-sided bounds, two-sided p-value."""
     if spread.noise is None:
         return None, None, 1.0
-    draws = difference + spread.draw(rng, resamples)
-    level = LEVEL / among / 2
-    low, high, under, over = map(float, np.quantile(draws, [level, 1 - level, LEVEL, 1 - LEVEL]))
-    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return (low, high), (under, over), min(1.0, (2 * beyond + 1) / (resamples + 1))
+    freedom, error = spread.noise.freedom, math.sqrt(spread.noise.variance)
+    wider = critical(LEVEL, freedom, among) / critical(LEVEL, freedom, 1)
+    away = spread.draw(rng, resamples)
+    low, high = (float(wider * end) for end in np.quantile(away, [LEVEL / 2, 1 - LEVEL / 2]))
+    under, over = map(float, np.quantile(away, [LEVEL, 1 - LEVEL]))
+    beyond = min(int((difference + away <= 0).sum()), int((difference + away >= 0).sum()))
+    p_value = min(1.0, (2 * beyond + 1) / (resamples + 1))
+    if among > 1 and error > 0:
+        p_value = max(p_value, chance_of(abs(difference) / error, freedom, among))
+    return (difference + low, difference + high), (difference + under, difference + over), p_value
 
 
 def _usable(run: RunScores) -> bool:
@@ -342,7 +345,7 @@ def _method(seeds: int, items: int, units: int, paired: bool, resamples: int, am
     what = f"bootstrap over {seeds} {'paired ' if paired else ''}seed{'s' if seeds != 1 else ''}"
     grouped = f" in {units} clusters" if units != items else ""
     what += f" and {items} items{grouped} together" if items else " alone (no usable per-item predictions)"
-    chosen = f", times {among} as the champion is the best of {among}" if among > 1 else ""
+    chosen = f"; allows for the champion being the best of {among} by the same runs" if among > 1 else ""
     return (
         f"{what}, {resamples} resamples, two-sided, small-sample corrected; "
         f"not below 2/2^{seeds} = {smallest_p(seeds):.3g}, what flipping signs of so many seeds can reach{chosen}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dft_search.report.collect import StudyView
-from dft_search.report.statistics import LEVEL, Comparison, min_seeds
+from dft_search.report.statistics import LEVEL, MIN_SEEDS, Comparison
 from dft_search.report.wording import Scale, listed, plural
 
 
@@ -79,9 +79,8 @@ def _english(english: Mapping[str, Any] | None) -> str:
 
 def _why_not(result: Comparison, scale: Scale) -> str:
     """What stood in the way of a difference, when it is more than plain noise."""
-    needed = min_seeds(result.among)
-    if result.seeds < needed:
-        return f" (fewer than {needed} seeds cannot reach p < {LEVEL:g})"
+    if result.seeds < MIN_SEEDS:
+        return f" (fewer than {MIN_SEEDS} seeds cannot reach p < {LEVEL:g})"
     if result.p_value < LEVEL and result.seed_deviation is not None:
         return f" (below the deviation between seeds, {scale.gap(result.seed_deviation)})"
     return ""

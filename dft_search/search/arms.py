@@ -59,7 +59,9 @@ def plan_arms(session: StudySession) -> list[ArmPlan]:
         if len(candidates) == session.options.confirm.top:
             break
     if not candidates:  # nothing but baselines completed: the best of them stands for the study
-        best = next(arm for record in ranked for arm in arms if _is_of(session.definition.recipe_for(record.params), arm))
+        best = next(
+            arm for record in ranked for arm in arms if _is_of(session.definition.recipe_for(record.params), arm)
+        )
         arms[arms.index(best)] = replace(best, candidate=True)
     return [*candidates, *arms]
 

@@ -12,10 +12,10 @@ from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import JobEnd
 from dft_search.report.confirmation import choose, confirm_study
 from dft_search.search.arms import ArmPlan, plan_arms, plan_followers, tuning_facts
-from dft_search.search.asker import derive_seed
 from dft_search.search.baseline import read_base
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.seal import log_predictions, open_test, read_seal, seal, write_items
+from dft_search.search.seeds import derive_seed
 from dft_search.search.session import StudySession
 from dft_search.search.study_folder import CONFIRMATION, TrialRecord
 from dft_search.training.recipe import Recipe
@@ -67,7 +67,8 @@ def _run_base(session: StudySession, pool: SlotPool) -> TrialRecord | None:
     """Score the untrained model on the parts of confirmation, once: as an arm, and where English is scored at all."""
     recipe = session.definition.recipe
     assert recipe.scoring is not None, "a study has a scoring section"
-    if BASE not in session.options.confirm.arms and not english_tasks(recipe.scoring):
+    asked = english_tasks(recipe.scoring) or english_tasks(recipe.scoring, "test")
+    if BASE not in session.options.confirm.arms and not asked:
         return None
     record = next((r for r in session.records.values() if r.phase == "confirm" and r.arm == BASE), None)
     if record is None:
@@ -79,7 +80,7 @@ def _run_base(session: StudySession, pool: SlotPool) -> TrialRecord | None:
         _drive(session, pool, work)
     scored = read_base(session, record.trial)
     if scored is not None:
-        session.base["confirm"] = scored
+        session.confirm_base = scored
     return session.records.get(record.trial)
 
 

@@ -51,7 +51,7 @@ def seal(
     content = {
         "arms": {plan.name: plan.recipe.hash for plan in plans},
         "seeds": seeds,
-        "metric": session.options.objective.metric,
+        "metric": session.options.guide.metric,
         "champion": champion,
         "baseline": baseline,
         "items": {task: {"count": len(one.ids), "digest": one.digest} for task, one in items.items()},

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dft_search.search.asker import Asker, derive_seed, open_asker
+from dft_search.search.asker import Asker, open_asker
 from dft_search.search.definition import Definition
 from dft_search.search.options import StudyOptions
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.searching import Searching
+from dft_search.search.seeds import derive_seed
 from dft_search.search.session import StudySession
 from dft_search.search.space import Parameter, Space, Value
 from dft_search.search.study_folder import BASELINES, TrialRecord
@@ -94,7 +95,8 @@ def ranked_tft(session: StudySession) -> list[TrialRecord]:
     """Completed trials of plain TFT, those of the search and those of the sub-study, the best first."""
     own = [r for r in session.records.values() if r.phase == "baseline" and r.trial >= OFFSET]
     done = [r for r in [*searched_tft(session), *own] if r.outcome == Outcome.COMPLETED]
-    return sorted(done, key=lambda record: (-session.options.objective.sign * session.value(record), record.trial))
+    sign = session.options.guide.sign
+    return sorted(done, key=lambda record: (not record.feasible, -sign * session.value(record), record.trial))
 
 
 def _tell(asker: Asker, session: StudySession, known: list[TrialRecord]) -> None:
@@ -108,17 +110,18 @@ def _tell(asker: Asker, session: StudySession, known: list[TrialRecord]) -> None
         asker.study.enqueue_trial(asker.space.encode(point, asker.fixed), user_attrs={TOLD: record.trial})
         proposal = asker.ask()
         assert proposal is not None, "a trial was enqueued"
-        outcome, value = Outcome(record.outcome), session.value(record)
+        outcome = Outcome(record.outcome)
         for report in session.folder.read_reports(record.trial):
-            score = report["scores"].get(session.options.objective.metric)
+            score = report["scores"].get(session.options.guide.metric)
             if score is not None:
                 asker.report(proposal.number, score["value"], report["rows"])
-        asker.tell(proposal.number, outcome, value if TABLE[outcome].value else None, record.message)
+        values = session.values(record) if TABLE[outcome].value else None
+        asker.tell(proposal.number, outcome, values, record.message, session.violations(record))
 
 
 def _middle(definition: Definition, space: Space) -> dict[str, Value]:
     """The template's settings, as near as the space has them."""
-    return replace(definition, space=space).middle()
+    return replace(definition, space=space).complete({})
 
 
 def _outside(definition: Definition) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dft_search.report import Arm, ArmRun, compare_arms
+from dft_search.report.selection import chance_of, critical
 from dft_search.report.statistics import RunScores, compare
 
 CLUSTERS = 30
@@ -49,7 +50,7 @@ def primary(world: World, seeds: int, *, candidates: int, lead: float = 0.0) -> 
 
 @pytest.mark.parametrize(("seeds", "candidates"), [(6, 1), (8, 3)])
 def test_equal_recipes_are_told_apart_in_one_of_twenty_studies_at_most(seeds: int, candidates: int) -> None:
-    """Of several candidates the luckiest on select becomes champion, and brings its luck to test: that is allowed for."""
+    """Of several candidates the luckiest on select becomes champion and brings its luck to test: it is allowed for."""
     rng = np.random.default_rng(100 * seeds + candidates)
     found = [primary(World(rng), seeds, candidates=candidates) for _ in range(WORLDS)]
     assert sum(test["p_value"] < 0.05 for test in found) <= FEW
@@ -57,7 +58,7 @@ def test_equal_recipes_are_told_apart_in_one_of_twenty_studies_at_most(seeds: in
 
 
 def test_clusters_that_are_not_told_make_false_alarms() -> None:
-    """The world is one in which clusters matter: counting every item for itself finds differences that are not there."""
+    """Where clusters matter, counting every item for itself finds differences that are not there."""
     rng = np.random.default_rng(5)
     kept: list[float] = []
     bare: list[float] = []
@@ -124,6 +125,24 @@ def test_a_mean_over_clusters_of_unequal_size_is_the_mean_over_items() -> None:
     assert result.noise is not None and result.noise.items == pytest.approx(means.var(ddof=1) / 3)
     with pytest.raises(ValueError, match="not every item has its cluster"):
         compare(first, second, clusters={"facts": ["a"]})
+
+
+def test_the_best_of_many_has_to_lead_by_more() -> None:
+    for freedom in (5.0, 14.0):
+        sizes = [critical(0.05, freedom, among) for among in (1, 2, 5, 20)]
+        assert sizes == sorted(sizes) and sizes[3] > 1.2 * sizes[0]
+        assert [chance_of(size, freedom, n) for size, n in zip(sizes, (1, 2, 5, 20), strict=True)] == pytest.approx(
+            [0.05] * 4, abs=1e-4
+        )
+    rng = np.random.default_rng(4)  # luck in the seeds alone, ten candidates: the plain test would be fooled
+    fooled = found = 0
+    for _ in range(WORLDS):
+        scores = rng.standard_normal((11, 8))
+        best = scores[int(scores[:10].mean(axis=1).argmax())]
+        first, second = ([RunScores(k, float(v)) for k, v in enumerate(one)] for one in (best, scores[10]))
+        fooled += compare(first, second, resamples=1000).p_value < 0.05
+        found += compare(first, second, among=10, resamples=1000).p_value < 0.05
+    assert found <= FEW < fooled
 
 
 def test_one_untrained_run_is_no_noise() -> None:
