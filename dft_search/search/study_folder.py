@@ -49,6 +49,7 @@ class TrialRecord:
     steps: int = 0
     rows: int = 0
     tokens: int = 0
+    flops: float = 0.0
     seconds: float = 0.0
     mlflow_run_id: str | None = None
     checkpoint_uri: str | None = None
@@ -73,6 +74,8 @@ class StudyFolder:
         self.journal = path / "optuna.journal"
         self.stop_flag = path / "stop"
         self.confirmation = path / "confirmation.json"
+        self.seal = path / "seal.json"  # what confirmation compares, fixed before test is read
+        self.items = path / "items.json"  # ids and clusters of the items of select and test
 
     def trial(self, number: int) -> Path:
         """Folder of a trial."""
