@@ -20,6 +20,7 @@ class Job:
         rungs: fractions of the rows at which it reports, besides the end.
         parts: parts of the items that a report scores; ``test`` only in confirmation and production.
         keep_model: folder for the trained weights at the end, or None.
+        untrained: score the base model as it is, without a step.
     """
 
     trial: int
@@ -31,6 +32,7 @@ class Job:
     rungs: list[float]
     parts: list[Part]
     keep_model: str | None = None
+    untrained: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dft_search.evaluation.scorer import Scorer, Scores
 from dft_search.launch.job import Job, JobEnd, JobReport
 from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
-from dft_search.training.loop import Diverged, Run, run_training
+from dft_search.training.loop import Diverged, Run, run_training, score_untrained
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Decision, Report
 from dft_search.training.session import Session
@@ -78,6 +78,9 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
         )
     run = Run(name=job.name, seed=job.seed, folder=job.folder, rungs=job.rungs)
     with SlotReporter(slot, number, job, recipe, session) as reporter:
+        if job.untrained:
+            score_untrained(recipe, run, reporter, session, workspace)
+            return JobEnd("completed")
         try:
             end = run_training(recipe, run, reporter, session, workspace)
         except Diverged as error:  # the loss is reduced over ranks, so all of them are here

@@ -13,8 +13,6 @@ from pydantic import ValidationError
 from dft_search.config import Problem, RequestError, load_document, nearest
 from dft_search.objectives.options import Objective
 
-SEARCHED = ("search", "baseline")  # the phases whose trials are ranked on the leaderboard
-
 
 @dataclass(frozen=True, slots=True)
 class ScoreView:
@@ -104,7 +102,7 @@ class StudyView:
     @property
     def searched(self) -> list[TrialView]:
         """Trials of the search itself, in the order of their numbers."""
-        return [trial for trial in self.trials if trial.phase in SEARCHED]
+        return [trial for trial in self.trials if trial.phase == "search"]
 
     @property
     def ranked(self) -> list[TrialView]:

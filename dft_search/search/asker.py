@@ -92,15 +92,18 @@ class Asker:
                 self.tell(trial.number, Outcome.ABANDONED)
         return [_proposal(trial) for trial in running if SEED in trial.user_attrs]
 
+    def __len__(self) -> int:
+        """How many numbers are given out, first points that wait included."""
+        return len(self._trials())
+
     def outcome(self, number: int) -> Outcome | None:
         """How a trial ended; None while it is open or when there is no such trial."""
-        trials = self.study.get_trials(deepcopy=False)
-        told = trials[number].user_attrs.get(OUTCOME) if number < len(trials) else None
-        return Outcome(told) if told is not None and trials[number].state.is_finished() else None
+        trials = self._trials()
+        return _outcome(trials[number]) if number < len(trials) else None
 
     def spent(self) -> int:
         """How many trials count against the budget."""
-        outcomes = [self.outcome(number) for number in range(len(self.study.get_trials(deepcopy=False)))]
+        outcomes = [_outcome(trial) for trial in self._trials()]
         return sum(1 for outcome in outcomes if outcome is not None and TABLE[outcome].spent)
 
     def ask(self) -> Proposal | None:
@@ -108,7 +111,7 @@ class Asker:
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if self.options.sampler == "grid" and not waiting:
             return None
-        number = min((trial.number for trial in waiting), default=len(self.study.get_trials(deepcopy=False)))
+        number = min((trial.number for trial in waiting), default=len(self))
         self.study.sampler = self._sampler(number)
         trial = self.study.ask()
         point = self.space.draw(trial, self.fixed)
@@ -154,7 +157,10 @@ class Asker:
         return Trial(self.study, frozen._trial_id)  # adopts the running trial with its number and parameters
 
     def _trial(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+        return self._trials()[number]
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = derive_seed(self.options.seed, "sampler", number)
@@ -172,6 +178,11 @@ def open_asker(journal: Path, options: StudyOptions, space: Space, fixed: Mappin
         return Asker(journal, options, space, fixed)
     except (ValueError, KeyError, OSError) as error:
         raise RequestError(Problem(f"cannot be read as an Optuna journal: {error}", file=str(journal))) from error
+
+
+def _outcome(trial: FrozenTrial) -> Outcome | None:
+    told = trial.user_attrs.get(OUTCOME)
+    return Outcome(told) if told is not None and trial.state.is_finished() else None
 
 
 def _proposal(trial: FrozenTrial) -> Proposal:

@@ -15,8 +15,10 @@ from dft_search.launch.connect import cluster_nodes, connected, in_ray_job
 from dft_search.launch.planner import plan_slots
 from dft_search.launch.slot import SlotSpec
 from dft_search.search.asker import open_asker
+from dft_search.search.baseline import score_base
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.progress import Progress
+from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
 from dft_search.search.signals import stop_signals
 from dft_search.search.study_folder import StudyFolder, check_name, studies_folder, study_path
@@ -150,18 +152,20 @@ def _on_cluster(
     )
     asker = open_asker(folder.journal, options, definition.space, definition.fixed)
     asker.enqueue_once(definition.first_points())
-    session = StudySession(definition, folder, asker, tracker, parent, progress, facts)
+    session = StudySession(definition, folder, tracker, parent, progress, facts)
+    searching = Searching(session, asker)
     phase = "failed"
     try:
         progress.phase(f"Opening {slots} slot{'s' if slots > 1 else ''} of {shape.workers} workers")
         pool = SlotPool(spec, slots, cold=shape.mode == "cold")
         with _stoppable(session, pool, folder), progress.watching(pool):
             pool.wait_for_workers(lambda: session.stopping is not None)
-            progress.phase("Searching")
             began = time.time()
-            if session.has_work():
+            score_base(session, pool)
+            progress.phase("Searching")
+            if searching.has_work():
                 scratch = folder.path / "tune" / str(int(began * 1000))
-                run_trials(session, pool, limit=options.budget.trials + len(session.waiting), folder=scratch)
+                run_trials(searching, pool, limit=options.budget.trials + len(searching.waiting), folder=scratch)
             _add_seconds(folder, "search", time.time() - began)
             if confirm and not session.stopping:
                 from dft_search.search.confirm import run_confirmation

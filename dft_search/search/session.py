@@ -1,19 +1,19 @@
-"""A running study on its driver: gives trials out, takes reports in, and writes down everything that happens."""
+"""A running study on its driver: writes down every trial, of whatever phase, in its folder and in MLflow."""
 
 import json
 import math
 import shutil
 import threading
 import time
-from collections import deque
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dft_search.config.files import write_json, write_text
+from dft_search.evaluation.retention import ENGLISH_RETENTION, BaseScores, english_retention, english_tasks
+from dft_search.evaluation.scores import Score
 from dft_search.launch.job import Job, JobEnd, JobReport
-from dft_search.search.asker import Asker, Proposal
 from dft_search.search.definition import Definition
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
-from dft_search.search.pruning import SuccessiveHalving
 from dft_search.search.study_folder import StudyFolder, TrialRecord
 from dft_search.tracking.tracker import Tracker
 from dft_search.training.recipe import Recipe
@@ -28,12 +28,11 @@ class Watcher(Protocol):
 
 
 class StudySession:
-    """Implements ``search.tune.StudyLoop`` for the search and gives confirmation the same bookkeeping.
+    """The bookkeeping that the search, its baselines and confirmation share.
 
     Args:
         definition: the checked study.
         folder: where its state lies.
-        asker: Optuna's side of it.
         tracker: MLflow's writer.
         parent: MLflow run of the study.
         watcher: is told what happens.
@@ -44,58 +43,25 @@ class StudySession:
         self,
         definition: Definition,
         folder: StudyFolder,
-        asker: Asker,
         tracker: Tracker,
         parent: str,
         watcher: Watcher,
         facts: dict[str, Any],
     ):
-        self.definition, self.folder, self.asker = definition, folder, asker
+        self.definition, self.folder = definition, folder
         self.tracker, self.parent, self.watcher, self.facts = tracker, parent, watcher, facts
         self.options = definition.options
         self.lock = threading.RLock()  # confirmation drives its jobs from one thread a slot
         self.stopping: str | None = None
         self.leaving: set[int] = set()  # trials that were told to stop: their workers tidy up
         self.records = {record.trial: record for record in folder.read_trials()}
-        self.waiting = deque(asker.unfinished())
-        self._reconcile()
-        self.halving = self._halving()
-        seconds = self.options.budget.seconds
-        self.deadline = math.inf if seconds is None else time.monotonic() + seconds
-
-    def _reconcile(self) -> None:
-        """Catch up records of a driver that died between telling Optuna, whose storage is the truth, and writing."""
-        for record in self.records.values():
-            outcome = self.asker.outcome(record.trial) if record.phase == "search" else None
-            if outcome is not None and record.outcome != outcome:
-                self.on_end(record.trial, JobEnd(outcome.value, record.message))
-
-    def has_work(self) -> bool:
-        """Whether the search has trials to run."""
-        return bool(self.waiting) or self.asker.spent() < self.options.budget.trials
+        self.tidied: set[int] = set()
+        self.base: BaseScores | None = None  # of the untrained model on the steer part, once it is scored
 
     # ------------------------------------------------------------------------------------- giving out
-    def next_job(self) -> Job | None:
-        """The next trial: first those that were interrupted, then what the sampler proposes, within the budget."""
-        if self.stopping or time.monotonic() > self.deadline:
-            return None
-        if self.waiting:
-            return self._begin(self.waiting.popleft())
-        running = sum(1 for r in self.records.values() if r.phase == "search" and r.outcome == RUNNING)
-        if self.asker.spent() + running >= self.options.budget.trials:
-            return None
-        proposal = self.asker.ask()
-        return None if proposal is None else self._begin(proposal)
-
-    def _begin(self, proposal: Proposal) -> Job:
-        recipe = self.definition.recipe_for(proposal.point)
-        record = TrialRecord(
-            proposal.number, "search", dict(proposal.point), proposal.seed, recipe.hash, first=proposal.first
-        )
-        rungs = [] if self.options.scheduler == "none" else self.options.rungs
-        return self.begin(record, recipe, rungs, ["steer"])
-
-    def begin(self, record: TrialRecord, recipe: Recipe, rungs: list[float], parts: list[Any]) -> Job:
+    def begin(
+        self, record: TrialRecord, recipe: Recipe, rungs: list[float], parts: list[Any], *, untrained: bool = False
+    ) -> Job:
         """Write a trial down as running and make its job. One that was interrupted keeps its record and MLflow run."""
         with self.lock:
             known = self.records.get(record.trial)
@@ -104,6 +70,7 @@ class StudySession:
                     known.logged_step, known.fraction, known.dev = 0, 0.0, None
                     (self.folder.trial(known.trial) / "reports.jsonl").unlink(missing_ok=True)
                 known.outcome, known.ended = RUNNING, None
+                self.tidied.discard(known.trial)
                 record = known
             else:
                 record.started = time.time()
@@ -115,7 +82,9 @@ class StudySession:
             write_text(self.folder.trial(record.trial) / "recipe.yaml", json.dumps({"recipe": section}, indent=1))
             self.watcher.started(record)
             name, folder = record.name, record.checkpoint_uri
-            return Job(record.trial, name, section, recipe.hash, record.seed, folder, list(rungs), parts)
+            return Job(
+                record.trial, name, section, recipe.hash, record.seed, folder, list(rungs), parts, untrained=untrained
+            )
 
     def _open_run(self, record: TrialRecord, recipe: Recipe) -> None:
         if record.mlflow_run_id is not None and self.tracker.reopen(record.mlflow_run_id):
@@ -135,12 +104,13 @@ class StudySession:
         self.tracker.log_text(record.mlflow_run_id, text, "recipe.yaml")
 
     # --------------------------------------------------------------------------------------- taking in
-    def on_report(self, trial: int, report: JobReport) -> bool:
-        """Take a report in: files, MLflow, Optuna. Returns whether the trial goes on."""
+    def on_report(self, trial: int, report: JobReport) -> None:
+        """Take a report in: files and MLflow."""
         with self.lock:
             record, told = self.records[trial], report.report or {}
             record.fraction, record.steps = told["fraction"], told["step"]
             record.rows, record.tokens, record.seconds = told["rows"], told["tokens"], told["seconds"]
+            self._add_retention(record, told)
             record.dev = told["scores"]
             record.checkpoint_uri = report.checkpoint or record.checkpoint_uri
             self.folder.append_report(trial, told)
@@ -151,19 +121,19 @@ class StudySession:
             self._log(record, told)
             self.folder.write_trial(record)
             self.watcher.reported(record)
-            if record.phase != "search":
-                return True
-            value = self.value(record)
-            self.asker.report(trial, value, record.rows)
-            if record.fraction >= 1 or self.halving is None:
-                return True
-            return self.halving.goes_on(trial, record.fraction, value, protected=record.first)
+
+    def _add_retention(self, record: TrialRecord, told: dict[str, Any]) -> None:
+        """The score ``english_retention``, where the base model was scored on the same items."""
+        scoring = self.definition.recipe.scoring
+        if self.base is None or record.phase == "confirm" or scoring is None or not told["scores"]:
+            return
+        scores = {name: Score(**score) for name, score in told["scores"].items()}
+        score = english_retention(english_tasks(scoring), scores, told["items"], self.base)
+        told["scores"][ENGLISH_RETENTION] = {"value": score.value, "stderr": score.stderr, "n": score.n}
 
     def value(self, record: TrialRecord) -> float:
         """The number that the study optimizes, of a trial's last report. NaN when there is none."""
-        scores = record.dev or {}
-        metric = self.options.objective.metric
-        return float(scores[metric]["value"]) if metric in scores else math.nan
+        return metric_value(record.dev or {}, self.options.objective.metric)
 
     def _log(self, record: TrialRecord, told: dict[str, Any]) -> None:
         points: list[tuple[str, float, int]] = []
@@ -176,29 +146,31 @@ class StudySession:
         assert record.mlflow_run_id is not None
         self.tracker.log(record.mlflow_run_id, points, {"checkpoint_uri": record.checkpoint_uri})
 
+    def settled(self, trial: int, end: JobEnd) -> JobEnd:
+        """What the end of a job means for the study: no score is a divergence, and a discarded trial is abandoned."""
+        record, outcome = self.records[trial], Outcome(end.outcome)
+        value = self.value(record)
+        if outcome in (Outcome.COMPLETED, Outcome.PRUNED) and not math.isfinite(value):
+            return JobEnd(Outcome.DIVERGED.value, f"its score is {value}")
+        if outcome is Outcome.INTERRUPTED and self.stopping == "discard":
+            return JobEnd(Outcome.ABANDONED.value, end.message)
+        return end
+
     def on_end(self, trial: int, end: JobEnd) -> None:
-        """Close a trial by the outcome table, everywhere."""
+        """Close a trial by the outcome table: MLflow, its files, its checkpoints."""
         with self.lock:
-            record = self.records[trial]
-            outcome = Outcome(end.outcome)
-            value = self.value(record)
-            if outcome is Outcome.PRUNED:
+            if end.outcome == Outcome.PRUNED:
                 self.leaving.add(trial)
-            if outcome in (Outcome.COMPLETED, Outcome.PRUNED) and not math.isfinite(value):
-                outcome, end = Outcome.DIVERGED, JobEnd("diverged", f"its score is {value}")
-            if outcome is Outcome.INTERRUPTED and self.stopping == "discard":
-                outcome = Outcome.ABANDONED
-            meaning = TABLE[outcome]
+            end = self.settled(trial, end)
+            record, outcome = self.records[trial], Outcome(end.outcome)
             record.outcome, record.message, record.ended = outcome.value, end.message, time.time()
-            if record.phase == "search":
-                self.asker.tell(trial, outcome, value if meaning.value else None, end.message)
             assert record.mlflow_run_id is not None
             self.tracker.log(record.mlflow_run_id, [], {"outcome": outcome.value})
             if end.message:
                 self.tracker.log_text(record.mlflow_run_id, end.message, "message.txt")
-            self.tracker.end(record.mlflow_run_id, meaning.mlflow)  # type: ignore[arg-type]
+            self.tracker.end(record.mlflow_run_id, TABLE[outcome].mlflow)  # type: ignore[arg-type]
             self.folder.write_trial(record)
-            if meaning.final:
+            if TABLE[outcome].final:
                 self._tidy()
             self.watcher.ended(record)
 
@@ -210,9 +182,10 @@ class StudySession:
         best = self.best()
         for record in self.records.values():
             over = record.outcome != RUNNING and TABLE[Outcome(record.outcome)].final
-            if over and record is not best and record.trial not in self.leaving:
+            if over and record is not best and record.trial not in self.leaving | self.tidied:
                 folder = self.folder.checkpoints(record.trial, self.options.storage)
                 shutil.rmtree(folder, ignore_errors=True)  # workers of a failed trial may still be at it
+                self.tidied.add(record.trial)
 
     def best(self) -> TrialRecord | None:
         """The completed search trial with the best value."""
@@ -224,17 +197,10 @@ class StudySession:
         done = [r for r in self.records.values() if r.phase == "search" and r.outcome == Outcome.COMPLETED]
         return sorted(done, key=lambda r: (-self.options.objective.sign * self.value(r), r.trial))
 
-    def _halving(self) -> SuccessiveHalving | None:
-        """The scheduler, knowing the rungs of trials that an earlier session ran."""
-        if self.options.scheduler == "none":
-            return None
-        halving = SuccessiveHalving(self.options.rungs, self.options.objective.sign)
-        metric = self.options.objective.metric
-        for record in self.records.values():
-            for report in self.folder.read_reports(record.trial) if record.phase == "search" else []:
-                if report["fraction"] < 1 and metric in report["scores"]:
-                    halving.goes_on(record.trial, report["fraction"], report["scores"][metric]["value"])
-        return halving
+
+def metric_value(scores: Mapping[str, Mapping[str, Any]], metric: str) -> float:
+    """A metric of a report's scores; NaN where it has none."""
+    return float(scores[metric]["value"]) if metric in scores else math.nan
 
 
 def score_points(part: str, scores: dict[str, dict[str, Any]], step: int) -> list[tuple[str, float, int]]:

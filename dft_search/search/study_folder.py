@@ -17,6 +17,7 @@ from dft_search.search.options import NAME
 from dft_search.search.outcomes import RUNNING
 
 CONFIRMATION = 10_000  # trials of the confirmation are numbered from here, so that the search may be extended
+BASELINES = 20_000  # the untrained base model; trials of sub-studies follow
 
 
 @dataclass
@@ -26,8 +27,8 @@ class TrialRecord:
     Attributes:
         trial: its number; confirmation runs from ``CONFIRMATION`` on.
         outcome: value of an Outcome, or ``running``.
-        phase: search or confirm.
-        arm: in confirmation, what it stands for.
+        phase: search, baseline or confirm.
+        arm: what it stands for: in confirmation, and among the baselines ``base``.
         params: values of the space by dotted key (real layers).
         dev: scores of the last report by metric, {value, stderr, n, ...}.
     """

@@ -24,7 +24,7 @@ DRIVER_CPUS = 0.01  # a trial's driver only waits, but Tune wants it to ask for 
 
 
 class StudyLoop(Protocol):
-    """What Tune's adapters ask of the study (``search.session.StudySession``), from the driver's thread."""
+    """What Tune's adapters ask of the study (``search.searching.Searching``), from the driver's thread."""
 
     def next_job(self) -> Job | None:
         """The next trial, or None when there is none (budget, time or a stop)."""

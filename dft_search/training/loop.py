@@ -19,7 +19,7 @@ from dft_search.training.session import Session
 from dft_search.training.step import Diverged, Prepared, Stepper
 from dft_search.training.workspace import Built, Workspace
 
-__all__ = ["Diverged", "Run", "RunEnd", "run_training"]
+__all__ = ["Diverged", "Run", "RunEnd", "run_training", "score_untrained"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,13 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
     data = workspace.encoded(recipe)
     built = workspace.build(recipe, session, run.seed)
     return _Progress(recipe, run, reporter, session, data, built).go()
+
+
+def score_untrained(recipe: Recipe, run: Run, reporter: Reporter, session: Session, workspace: Workspace) -> None:
+    """Score and report the base model of ``recipe`` as it is: step 0 of a run that ends there. Collective."""
+    began = time.monotonic()
+    scores = reporter.score(workspace.build(recipe, session, run.seed).live, 1.0)
+    reporter.report(Report(0, 1.0, 0, 0, time.monotonic() - began, [], scores.values, scores.items))
 
 
 _SAME = ("recipe_hash", "seed", "data_fingerprint", "base_fingerprint", "total")  # in a checkpoint to go on from

@@ -11,6 +11,7 @@ from dft_search.search.asker import Asker
 from dft_search.search.confirm import plan_arms
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.outcomes import Outcome
+from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
 from dft_search.search.study_folder import StudyFolder, TrialRecord
 from dft_search.tracking.tracker import Tracker
@@ -30,13 +31,13 @@ def definition(tmp_path_factory: pytest.TempPathFactory) -> Definition:
     return load_study(write_world(tmp_path_factory.mktemp("world")))
 
 
-def open_session(definition: Definition, path: Path, parent: str | None = None) -> StudySession:
+def open_search(definition: Definition, path: Path, parent: str | None = None) -> Searching:
     folder = StudyFolder(path)
     path.mkdir(exist_ok=True)
     asker = Asker(folder.journal, definition.options, definition.space, definition.fixed)
     tracker = Tracker(f"sqlite:///{path}/mlflow.db", "tiny", path / "spill.jsonl")
     parent = parent or tracker.start_parent("tiny", {}, {})
-    return StudySession(definition, folder, asker, tracker, parent, Quiet(), {})
+    return Searching(StudySession(definition, folder, tracker, parent, Quiet(), {}), asker)
 
 
 def report(fraction: float, value: float, step: int = 3) -> JobReport:
@@ -54,67 +55,70 @@ def report(fraction: float, value: float, step: int = 3) -> JobReport:
     return JobReport(told)
 
 
-def run_one(session: StudySession, value: float, outcome: str = "completed") -> int:
-    job = session.next_job()
+def run_one(search: Searching, value: float, outcome: str = "completed") -> int:
+    job = search.next_job()
     assert job is not None
     if outcome in ("completed", "pruned"):
-        session.on_report(job.trial, report(0.5, value))
+        search.on_report(job.trial, report(0.5, value))
     if outcome == "completed":
-        session.on_report(job.trial, report(1.0, value, 6))
-    session.on_end(job.trial, JobEnd(outcome))
+        search.on_report(job.trial, report(1.0, value, 6))
+    search.on_end(job.trial, JobEnd(outcome))
     return job.trial
 
 
 def test_the_budget_is_exact(definition, tmp_path):
-    session = open_session(definition, tmp_path / "s")
+    search = open_search(definition, tmp_path / "s")
     outcomes = ["completed", "diverged", "failed", "pruned", "out_of_memory"]
-    assert [run_one(session, 1.0, outcome) for outcome in outcomes] == [0, 1, 2, 3, 4]
-    assert session.next_job() is None and not session.has_work()
-    again = open_session(definition, tmp_path / "s", session.parent)
+    assert [run_one(search, 1.0, outcome) for outcome in outcomes] == [0, 1, 2, 3, 4]
+    assert search.next_job() is None and not search.has_work()
+    again = open_search(definition, tmp_path / "s", search.session.parent)
     assert again.next_job() is None
-    assert [record.outcome for record in again.records.values()] == outcomes
+    assert [record.outcome for record in again.session.records.values()] == outcomes
 
 
 def test_a_worse_trial_is_stopped_at_its_rung_and_a_first_point_never(definition, tmp_path):
-    session = open_session(definition, tmp_path / "s")
-    session.asker.enqueue_once(definition.first_points())
-    good, bad = session.next_job(), session.next_job()
-    assert session.records[good.trial].first and not session.records[bad.trial].first
-    assert session.on_report(good.trial, report(0.5, -9.0))
-    assert session.on_report(bad.trial, report(0.5, 1.0))
-    third = session.next_job()
-    assert not session.on_report(third.trial, report(0.5, 0.0))
+    search = open_search(definition, tmp_path / "s")
+    search.asker.enqueue_once(definition.first_points())
+    good, bad = search.next_job(), search.next_job()
+    assert search.session.records[good.trial].first and not search.session.records[bad.trial].first
+    assert search.on_report(good.trial, report(0.5, -9.0))
+    assert search.on_report(bad.trial, report(0.5, 1.0))
+    third = search.next_job()
+    assert not search.on_report(third.trial, report(0.5, 0.0))
 
 
 def test_a_completed_trial_without_a_finite_score_diverged(definition, tmp_path):
-    session = open_session(definition, tmp_path / "s")
-    number = run_one(session, float("nan"))
-    assert session.records[number].outcome == Outcome.DIVERGED
-    assert session.asker.study.trials[number].state.name == "PRUNED"
+    search = open_search(definition, tmp_path / "s")
+    number = run_one(search, float("nan"))
+    assert search.session.records[number].outcome == Outcome.DIVERGED
+    assert search.asker.study.trials[number].state.name == "PRUNED"
 
 
 def test_a_driver_that_died_between_its_writes_is_caught_up(definition, tmp_path):
     """Optuna was told, the record was not written: the trial is over, is not run again, and its MLflow run ends."""
-    session = open_session(definition, tmp_path / "s")
-    job = session.next_job()
-    session.on_report(job.trial, report(1.0, 0.5, 6))
-    session.asker.tell(job.trial, Outcome.COMPLETED, 0.5)
-    again = open_session(definition, tmp_path / "s", session.parent)
-    assert again.records[job.trial].outcome == "completed" and again.best() is again.records[job.trial]
+    search = open_search(definition, tmp_path / "s")
+    job = search.next_job()
+    search.on_report(job.trial, report(1.0, 0.5, 6))
+    search.asker.tell(job.trial, Outcome.COMPLETED, 0.5)
+    again = open_search(definition, tmp_path / "s", search.session.parent)
+    assert (
+        again.session.records[job.trial].outcome == "completed"
+        and again.session.best() is again.session.records[job.trial]
+    )
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/s/mlflow.db")
-    assert client.get_run(again.records[job.trial].mlflow_run_id).info.status == "FINISHED"
+    assert client.get_run(again.session.records[job.trial].mlflow_run_id).info.status == "FINISHED"
     assert again.next_job().trial == 1
 
 
 def test_an_interrupted_trial_goes_on_in_its_own_run_without_doubled_steps(definition, tmp_path):
-    session = open_session(definition, tmp_path / "s")
-    job = session.next_job()
-    session.on_report(job.trial, report(0.5, 0.5))
-    session.on_end(job.trial, JobEnd("interrupted"))
+    search = open_search(definition, tmp_path / "s")
+    job = search.next_job()
+    search.on_report(job.trial, report(0.5, 0.5))
+    search.on_end(job.trial, JobEnd("interrupted"))
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/s/mlflow.db")
-    run_id = session.records[job.trial].mlflow_run_id
+    run_id = search.session.records[job.trial].mlflow_run_id
     assert client.get_run(run_id).info.status == "KILLED"
-    again = open_session(definition, tmp_path / "s", session.parent)
+    again = open_search(definition, tmp_path / "s", search.session.parent)
     same = again.next_job()
     assert same == job and client.get_run(run_id).info.status == "RUNNING"
     again.on_report(job.trial, report(1.0, 0.6, 6))
@@ -124,26 +128,26 @@ def test_an_interrupted_trial_goes_on_in_its_own_run_without_doubled_steps(defin
 
 
 def test_discarded_trials_are_abandoned_and_not_spent(definition, tmp_path):
-    session = open_session(definition, tmp_path / "s")
-    job = session.next_job()
-    session.stopping = "discard"
-    session.on_end(job.trial, JobEnd("interrupted"))
-    assert session.records[job.trial].outcome == "abandoned" and session.asker.spent() == 0
+    search = open_search(definition, tmp_path / "s")
+    job = search.next_job()
+    search.session.stopping = "discard"
+    search.on_end(job.trial, JobEnd("interrupted"))
+    assert search.session.records[job.trial].outcome == "abandoned" and search.asker.spent() == 0
 
 
 def test_only_the_best_keeps_its_checkpoint(definition, tmp_path):
-    session = open_session(definition, tmp_path / "s")
+    search = open_search(definition, tmp_path / "s")
     for value in (0.1, 0.3, 0.2):
-        job = session.next_job()
+        job = search.next_job()
         Path(job.folder).mkdir(parents=True)
-        session.on_report(job.trial, report(1.0, value, 6))
-        session.on_end(job.trial, JobEnd("completed"))
-    kept = [n for n in range(3) if Path(session.folder.checkpoints(n, None)).exists()]
+        search.on_report(job.trial, report(1.0, value, 6))
+        search.on_end(job.trial, JobEnd("completed"))
+    kept = [n for n in range(3) if Path(search.session.folder.checkpoints(n, None)).exists()]
     assert kept == [1]
 
 
 def test_candidates_are_no_baselines_and_arms_take_the_best_of_their_kind(definition, tmp_path):
-    session = open_session(definition, tmp_path / "s")
+    search = open_search(definition, tmp_path / "s")
     tft = {"objective.conversion.supervision": "none", "objective.thinking.supervision": "none"}
     deep = {"objective.conversion.supervision": "none", "objective.thinking.supervision": "logits"}
     points = [
@@ -151,16 +155,16 @@ def test_candidates_are_no_baselines_and_arms_take_the_best_of_their_kind(defini
         {**tft, "training.optimizer.learning_rate": 0.005},
         {**deep, "objective.thinking.layer": 2, "training.optimizer.learning_rate": 0.003},
     ]
-    session.asker.enqueue_once(points)
+    search.asker.enqueue_once(points)
     for value in (0.1, 0.9, 0.5):
-        run_one(session, value)
-    plans = {plan.name: plan for plan in plan_arms(session)}
+        run_one(search, value)
+    plans = {plan.name: plan for plan in plan_arms(search.session)}
     assert list(plans) == ["best1", "tft", "thinking_at_top"]
     assert plans["best1"].candidate and plans["best1"].source == 2
     assert plans["tft"].source == 1 and plans["tft"].point["training.optimizer.learning_rate"] == 0.005
     assert plans["thinking_at_top"].source is None and plans["thinking_at_top"].point["objective.thinking.layer"] == 3
-    only = open_session(definition, tmp_path / "only")
+    only = open_search(definition, tmp_path / "only")
     only.asker.enqueue_once(points[:2])
     for value in (0.1, 0.9):
         run_one(only, value)
-    assert [plan.name for plan in plan_arms(only) if plan.candidate] == ["tft"]  # no other recipe completed
+    assert [plan.name for plan in plan_arms(only.session) if plan.candidate] == ["tft"]  # no other recipe completed

@@ -1,0 +1,104 @@
+"""The search side of a running study: asks for trials, compares them at rungs, tells every outcome."""
+
+import math
+import time
+from collections import deque
+
+from dft_search.launch.job import Job, JobEnd, JobReport
+from dft_search.search.asker import Asker, Proposal
+from dft_search.search.outcomes import RUNNING, TABLE, Outcome
+from dft_search.search.pruning import SuccessiveHalving
+from dft_search.search.session import StudySession, metric_value
+from dft_search.search.study_folder import TrialRecord
+
+
+class Searching:
+    """Implements ``search.tune.StudyLoop``: the search itself, or a sub-study of it with numbers of its own.
+
+    Args:
+        session: the study's bookkeeping.
+        asker: Optuna's side; its storage is the truth.
+        phase: phase of its trials.
+        offset: added to Optuna's numbers, so that sub-studies do not collide with the search.
+    """
+
+    def __init__(self, session: StudySession, asker: Asker, *, phase: str = "search", offset: int = 0):
+        self.session, self.asker, self.phase, self.offset = session, asker, phase, offset
+        self.options = asker.options
+        self.waiting = deque(asker.unfinished())
+        self._reconcile()
+        self.halving = self._halving()
+        seconds = self.options.budget.seconds
+        self.deadline = math.inf if seconds is None else time.monotonic() + seconds
+
+    def records(self) -> list[TrialRecord]:
+        """Records of this search's trials, by number."""
+        mine = range(self.offset, self.offset + len(self.asker))
+        return [self.session.records[number] for number in mine if number in self.session.records]
+
+    def _reconcile(self) -> None:
+        """Catch up records of a driver that died between telling Optuna, whose storage is the truth, and writing."""
+        for record in self.records():
+            outcome = self.asker.outcome(record.trial - self.offset)
+            if outcome is not None and record.outcome != outcome:
+                self.session.on_end(record.trial, JobEnd(outcome.value, record.message))
+
+    def has_work(self) -> bool:
+        """Whether there are trials to run."""
+        return bool(self.waiting) or self.asker.spent() < self.options.budget.trials
+
+    def next_job(self) -> Job | None:
+        """The next trial: first those that were interrupted, then what the sampler proposes, within the budget."""
+        if self.session.stopping or time.monotonic() > self.deadline:
+            return None
+        if self.waiting:
+            return self._begin(self.waiting.popleft())
+        running = sum(1 for record in self.records() if record.outcome == RUNNING)
+        if self.asker.spent() + running >= self.options.budget.trials:
+            return None
+        proposal = self.asker.ask()
+        return None if proposal is None else self._begin(proposal)
+
+    def _begin(self, proposal: Proposal) -> Job:
+        recipe = self.session.definition.recipe_for(proposal.point)
+        record = TrialRecord(
+            proposal.number + self.offset,
+            self.phase,
+            dict(proposal.point),
+            proposal.seed,
+            recipe.hash,
+            first=proposal.first,
+        )
+        rungs = [] if self.options.scheduler == "none" else self.options.rungs
+        return self.session.begin(record, recipe, rungs, ["steer"])
+
+    def on_report(self, trial: int, report: JobReport) -> bool:
+        """Take a report in, tell Optuna, and say whether the trial goes on."""
+        with self.session.lock:
+            self.session.on_report(trial, report)
+            record = self.session.records[trial]
+            value = self.session.value(record)
+            self.asker.report(trial - self.offset, value, record.rows)
+            if record.fraction >= 1 or self.halving is None:
+                return True
+            return self.halving.goes_on(trial, record.fraction, value, protected=record.first)
+
+    def on_end(self, trial: int, end: JobEnd) -> None:
+        """Close a trial by the outcome table, in Optuna first: what it was not told would run again."""
+        with self.session.lock:
+            settled = self.session.settled(trial, end)
+            outcome, value = Outcome(settled.outcome), self.session.value(self.session.records[trial])
+            self.asker.tell(trial - self.offset, outcome, value if TABLE[outcome].value else None, settled.message)
+            self.session.on_end(trial, end)
+
+    def _halving(self) -> SuccessiveHalving | None:
+        """The scheduler, knowing the rungs of trials that an earlier session ran."""
+        if self.options.scheduler == "none":
+            return None
+        halving = SuccessiveHalving(self.options.rungs, self.options.objective.sign)
+        metric = self.options.objective.metric
+        for record in self.records():
+            for report in self.session.folder.read_reports(record.trial):
+                if report["fraction"] < 1 and metric in report["scores"]:
+                    halving.goes_on(record.trial, report["fraction"], metric_value(report["scores"], metric))
+        return halving
