@@ -112,7 +112,7 @@ class StudySession:
             record.rows, record.tokens, record.seconds = told["rows"], told["tokens"], told["seconds"]
             self._add_retention(record, told)
             record.dev = told["scores"]
-            record.checkpoint_uri = report.checkpoint or record.checkpoint_uri
+            record.checkpoint_uri, record.times = report.checkpoint or record.checkpoint_uri, report.times
             self.folder.append_report(trial, told)
             sealed = report.parts.get("test")
             if sealed is not None:  # read by confirmation once the champion is chosen, by nobody before

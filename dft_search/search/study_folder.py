@@ -31,6 +31,7 @@ class TrialRecord:
         arm: what it stands for: in confirmation, and among the baselines ``base``.
         params: values of the space by dotted key (real layers).
         dev: scores of the last report by metric, {value, stderr, n, ...}.
+        times: where its workers' time went until the last report (``launch.clock.JobClock``).
     """
 
     trial: int
@@ -54,6 +55,7 @@ class TrialRecord:
     started: float = 0.0
     ended: float | None = None
     logged_step: int = 0
+    times: dict[str, float] | None = None
 
     @property
     def name(self) -> str:
