@@ -2,9 +2,9 @@
 
 A cell is what is supervised and where: conversion none, logits or feature at i in 1..3; thinking none, logits or
 feature above it. All else is as in the quickstart: 80 steps of 32 rows, rate 1e-3, weights 0.3. Every cell is trained
-with several seeds in every world, and scored on the steer and select questions. Runs that the file holds are skipped, so
-it may be interrupted: ``python -m tests.benchmarks.quality_grid --out tests/benchmarks/quality_grid.csv`` made the
-recorded one (about 35 minutes on one core, of which the base models of worlds 1 and 2 take 6).
+with three seeds in each of three worlds, and scored on the steer and select questions. Runs that the file holds are
+skipped, so it may be interrupted. ``python -m tests.benchmarks.quality_grid`` made the recorded one (about 40 minutes
+on one core, of which the base models of worlds 1 and 2 take 6).
 """
 
 import argparse
@@ -134,9 +134,8 @@ def record(out: Path, worlds: Path) -> None:
             steer, select = (bench.scorer.score(live, part).values["score"].value for part in ("steer", "select"))
             with open(out, "a", encoding="utf-8") as file:
                 file.write(f"{world},{','.join(map(str, astuple(cell)))},{seed},{steer:.5f},{select:.5f}\n")
-            say(
-                f"{count} of {len(runs)}: world {world} seed {seed} {cell} {steer:+.3f} {time.monotonic() - began:.1f} s"
-            )
+            seconds = time.monotonic() - began
+            say(f"{count} of {len(runs)}: world {world} seed {seed} {cell} {steer:+.3f} {seconds:.1f} s")
 
 
 def main() -> None:
