@@ -2,7 +2,8 @@
 
 import json
 
-from dft_search.evaluation.retention import BaseScores, english_tasks
+from dft_search.config import InfrastructureError
+from dft_search.evaluation.retention import ENGLISH_RETENTION, BaseScores, english_tasks
 from dft_search.evaluation.scores import Score
 from dft_search.launch.desk import SlotPool
 from dft_search.launch.job import JobEnd
@@ -15,6 +16,9 @@ def score_base(session: StudySession, pool: SlotPool) -> None:
     """Score the untrained model on the steer part, where there is English to compare with, and keep it in the session.
 
     A study that goes on finds the scores of its first session. One that is stopped meanwhile has none.
+
+    Raises:
+        InfrastructureError: it could not be scored, and the study asks for ``english_retention``.
     """
     recipe = session.definition.recipe
     if recipe.scoring is None or not english_tasks(recipe.scoring):
@@ -32,6 +36,9 @@ def score_base(session: StudySession, pool: SlotPool) -> None:
             session.on_report(record.trial, report)
         session.on_end(record.trial, report.end)
     session.base = read_base(session, BASELINES)
+    asked = [*(one.metric for one in session.options.objectives), *session.options.constraints]
+    if session.base is None and ENGLISH_RETENTION in asked and not session.stopping:
+        raise InfrastructureError(f"the base model could not be scored: {session.records[BASELINES].message}")
 
 
 def read_base(session: StudySession, trial: int) -> BaseScores | None:

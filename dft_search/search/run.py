@@ -17,6 +17,7 @@ from dft_search.launch.slot import SlotSpec
 from dft_search.search.asker import open_asker
 from dft_search.search.baseline import score_base
 from dft_search.search.definition import Definition, load_study
+from dft_search.search.options import Transfer
 from dft_search.search.progress import Progress
 from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
@@ -65,6 +66,8 @@ def _same_study(definition: Definition, folder: StudyFolder) -> None:
         ("space",),
         ("study", "seed"),
         ("study", "objective"),
+        ("study", "guard"),
+        ("study", "constraints"),
         ("study", "rungs"),
         ("study", "sampler"),
     ]
@@ -85,7 +88,10 @@ def _study_data(definition: Definition) -> dict[str, Any]:
     """The study file as it is kept: overrides applied, paths absolute."""
     recipe = definition.recipe.model_dump(mode="json", exclude_unset=True, by_alias=True)
     data = definition.document.data
-    return {"study": data["study"], "recipe": recipe, "space": data["space"]}
+    study = dict(data["study"])
+    if any(isinstance(given, Transfer) for given in definition.options.first_points):
+        study["first_points"] = definition.first_points()  # the study that they come from may be gone tomorrow
+    return {"study": study, "recipe": recipe, "space": data["space"]}
 
 
 def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
@@ -102,6 +108,8 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
         folder.stop_flag.unlink(missing_ok=True)
         write_text(folder.study_file, to_yaml(_study_data(definition)))
         with Progress(options, definition.space) as progress:
+            for warning in definition.warnings:
+                progress.line(f"note: {warning}")
             progress.phase("Connecting to Ray")
             with connected(), stop_signals(lambda: folder.ask_to_stop("stop")):
                 return _on_cluster(definition, folder, uri, facts, data, progress, confirm=confirm)

@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class TrialRecord:
         params: values of the space by dotted key (real layers).
         dev: scores of the last report by metric, {value, stderr, n, ...}.
         times: where its workers' time went until the last report (``launch.clock.JobClock``).
+        perf: peak memory in GB and mean tokens a second of rank 0, by the metric's name.
+        feasible: whether its last report kept all of the study's constraints that could be told.
     """
 
     trial: int
@@ -56,6 +58,8 @@ class TrialRecord:
     ended: float | None = None
     logged_step: int = 0
     times: dict[str, float] | None = None
+    perf: dict[str, float] = field(default_factory=dict)
+    feasible: bool = True
 
     @property
     def name(self) -> str:
@@ -115,6 +119,13 @@ class StudyFolder:
             except json.JSONDecodeError:
                 break
         return reports
+
+    def read_champion(self) -> int | None:
+        """The search trial that confirmation chose; None when there is no confirmation yet."""
+        if not self.confirmation.exists():
+            return None
+        champion = json.loads(self.confirmation.read_text(encoding="utf-8")).get("champion") or {}
+        return champion.get("trial")
 
     def read_state(self) -> dict[str, Any]:
         """``study.json``; empty when there is none yet."""
