@@ -115,13 +115,9 @@ class StudySession:
             record.rows, record.tokens, record.seconds = told["rows"], told["tokens"], told["seconds"]
             self._add_retention(record, told)
             record.dev = told["scores"]
-<<<<<<< HEAD
-            record.checkpoint_uri, record.times = report.checkpoint or record.checkpoint_uri, report.times
-=======
             _add_perf(record, told["history"])
             record.feasible = all(violation <= 0 for violation in self.violations(record).values())
-            record.checkpoint_uri = report.checkpoint or record.checkpoint_uri
->>>>>>> main
+            record.checkpoint_uri, record.times = report.checkpoint or record.checkpoint_uri, report.times
             self.folder.append_report(trial, told)
             sealed = report.parts.get("test")
             if sealed is not None:  # read by confirmation once the champion is chosen, by nobody before
