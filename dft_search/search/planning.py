@@ -16,6 +16,7 @@ from dft_search.search.asker import Asker
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Slots, StudyOptions
 from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory
+from dft_search.search.substudy import has_choice, tft_space, tuning_trials
 from dft_search.training.recipe import Recipe
 
 SUGGESTIONS = 6
@@ -103,7 +104,10 @@ def _gpu_hours(definition: Definition, steps: int | None) -> float | None:
     options, training = definition.options, definition.recipe.training
     if steps is None or not options.slots.gpus_per_worker:
         return None
-    runs = options.budget.trials + options.confirm.seeds * (options.confirm.top + len(options.confirm.arms))
+    trained = [arm for arm in options.confirm.arms if arm != "base"]
+    runs = options.budget.trials + options.confirm.seeds * (options.confirm.top + len(trained))
+    if options.confirm.tunes and has_choice(tft_space(definition)):
+        runs += tuning_trials(options)
     flops = 6.0 * parameter_count(raw_config(definition.recipe.model)) * ROW_TOKENS * training.batch_rows * steps
     return round(runs * flops / FLOPS_PER_GPU / 3600, 1)
 

@@ -174,6 +174,14 @@ def _on_cluster(
                 run_trials(searching, pool, limit=options.budget.trials + len(searching.waiting), folder=scratch)
             _add_seconds(folder, "search", time.time() - began)
             pool.check()
+            if confirm and options.confirm.tunes and session.ranked() and not session.stopping:
+                from dft_search.search.substudy import tune_tft
+
+                progress.phase("Tuning plain TFT")
+                began = time.time()
+                tune_tft(session, pool)
+                _add_seconds(folder, "tuning", time.time() - began)
+                pool.check()
             if confirm and not session.stopping:
                 from dft_search.search.confirm import run_confirmation
 

@@ -7,8 +7,8 @@ import mlflow
 import pytest
 
 from dft_search.launch.job import JobEnd, JobReport
+from dft_search.search.arms import plan_arms
 from dft_search.search.asker import Asker
-from dft_search.search.confirm import plan_arms
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.outcomes import Outcome
 from dft_search.search.searching import Searching
