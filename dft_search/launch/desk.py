@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from dft_search.config import InfrastructureError
-from dft_search.launch.client import JobClient
+from dft_search.launch.client import JobClient, ask_desk
 from dft_search.launch.cluster import autoscaler_refuses, survey
 from dft_search.launch.job import SlotSpec
 from dft_search.launch.planner import Room, SlotPlan, free_now, need, plan_on
@@ -77,8 +77,15 @@ class SlotPool:
             return []
 
     def placed(self) -> int:
-        """How many slots have their place now."""
-        return ray.get(self.desk.places.remote())[0]
+        """How many slots have their place now. Raises InfrastructureError when the desk is gone, with all slots."""
+        return ask_desk(self.desk.places.remote())[0]
+
+    def answers(self) -> bool:
+        """Whether the desk is there."""
+        try:
+            return self.placed() >= 0
+        except InfrastructureError:
+            return False
 
     def look(self, seconds: float = PLACE_SECONDS) -> str | None:
         """What is waited for, now and again, while all slots have lost their places; to be called once in a while.
@@ -93,7 +100,7 @@ class SlotPool:
                 self.last_placed = now
                 return None
             lacking = self._lacking()
-        except ray.exceptions.RayError:
+        except (InfrastructureError, ray.exceptions.RayError):
             return None  # whoever waits for the slots will hear of it
         if now - self.last_placed > seconds:
             self.given_up = True
@@ -114,7 +121,7 @@ class SlotPool:
 
     def settle(self, seconds: float) -> None:
         """Wait until all slots are free, and free those that nobody will."""
-        ray.get(self.desk.settle.remote(seconds))
+        ask_desk(self.desk.settle.remote(seconds))
 
     def request_stop(self) -> None:
         """Ask all running jobs to end as interrupted; hand out no more slots. Does not wait."""
@@ -157,7 +164,7 @@ class SlotPool:
         said = began if self.plan.now else began - SAY_SECONDS  # where there is no room, say so at once
         bundle, workers = self.spec.bundle, self.spec.workers
         while not given_up():
-            placed, self.count, settled = ray.get(self.desk.places.remote())
+            placed, self.count, settled = ask_desk(self.desk.places.remote())
             if placed and settled:
                 return
             waited = time.monotonic() - began
@@ -179,4 +186,4 @@ class SlotPool:
 
     def close(self) -> None:
         """End all slots in order."""
-        ray.get(self.desk.close.remote())
+        ask_desk(self.desk.close.remote())

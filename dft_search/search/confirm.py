@@ -129,10 +129,9 @@ def _drive(session: StudySession, pool: SlotPool, work: "Queue[Work]") -> None:
                 session.on_end(record.trial, JobEnd("interrupted"))
                 return
             _follow(session, client, record.trial)
-        except InfrastructureError as error:
-            pool.reclaim(record.trial)
-            session.on_end(record.trial, JobEnd("failed", str(error)))
-            client = pool.client()
+        except InfrastructureError as error:  # all slots are gone: no fault of this job's, and no use in the next
+            session.on_end(record.trial, JobEnd("interrupted", str(error)))
+            raise
 
 
 def _follow(session: StudySession, client: JobClient, trial: int) -> None:

@@ -124,8 +124,8 @@ class _StudySearcher(_Unsaved, Searcher):
             return  # the scheduler stopped it, and it has been closed there
         report = result[REPORT].take() if result and REPORT in result else None
         if report is None or report.end is None:
-            if cluster_seems_gone():
-                self.study.on_end(trial, JobEnd("interrupted", "the cluster vanished"))
+            if cluster_seems_gone() or not self.pool.answers():
+                self.study.on_end(trial, JobEnd("interrupted", "the cluster or the study's slots vanished"))
                 return
             self.pool.reclaim(trial)
             self.study.on_end(trial, JobEnd("failed", "the process that drove this trial died"))
