@@ -53,6 +53,8 @@ def _show(result: dict[str, Any], out: Console) -> None:
             say(str(problem))
     if not result["valid"]:
         return
+    for warning in result["warnings"]:
+        print(f"note: {warning}", file=sys.stderr)
     out.print("The study is valid, " + ("and fits." if result["fits"] else "but does not fit."))
     for key in ("slots", "steps", "gpu_hours"):
         out.print(f"  {key.replace('_', ' ')}: {_cell(result[key]) or '-'}")

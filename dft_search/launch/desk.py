@@ -48,10 +48,14 @@ class SlotPool:
 
     Attributes:
         count: how many there may be; settled once ``wait_for_workers`` returns.
+        given_up: all slots lost their places, and none was to be had for too long.
     """
 
     def __init__(self, spec: SlotSpec, count: int, *, cold: bool, plan: SlotPlan | None = None):
         self.spec, self.count, self.plan = spec, count, plan or SlotPlan(count)
+        self.given_up = False
+        self.last_placed: float | None = None  # when a slot last had its place, once the first one had
+        self.said = 0.0
         options = {
             "num_cpus": 0,
             "max_concurrency": 64 + 4 * count,
@@ -75,6 +79,34 @@ class SlotPool:
     def placed(self) -> int:
         """How many slots have their place now."""
         return ray.get(self.desk.places.remote())[0]
+
+    def look(self, seconds: float = PLACE_SECONDS) -> str | None:
+        """What is waited for, now and again, while all slots have lost their places; to be called once in a while.
+
+        After so many seconds the jobs that wait are ended as interrupted.
+        """
+        if self.last_placed is None or self.given_up:
+            return None
+        now = time.monotonic()
+        try:
+            if self.placed():
+                self.last_placed = now
+                return None
+            lacking = self._lacking()
+        except ray.exceptions.RayError:
+            return None  # whoever waits for the slots will hear of it
+        if now - self.last_placed > seconds:
+            self.given_up = True
+            self.request_stop()
+        elif now - self.said < SAY_SECONDS:
+            return None
+        self.said = now
+        return f"{'Given up' if self.given_up else 'Waiting'}: no slot has its place any more: {lacking}"
+
+    def check(self) -> None:
+        """Raises InfrastructureError when all slots were lost and given up."""
+        if self.given_up:
+            raise InfrastructureError(f"the study lost its room on the cluster: {self._lacking()}")
 
     def reclaim(self, trial: int) -> None:
         """Free the slot of a trial whose driver died. Does not wait."""
@@ -113,6 +145,7 @@ class SlotPool:
             if dead is not None:
                 raise InfrastructureError(f"a slot's workers could not be started: {dead}")
             if any("workers" in state["phases"] for state in states):
+                self.last_placed = time.monotonic()
                 return
             if time.monotonic() > deadline:
                 raise InfrastructureError(f"a slot has its place, but no workers after {workers_seconds:g} s")

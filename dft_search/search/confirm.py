@@ -54,7 +54,7 @@ def run_confirmation(session: StudySession, pool: SlotPool) -> dict[str, Any] | 
     missing = [name for name in session.options.confirm.arms if name not in (*settings, BASE)]
     sealed = read_seal(session) or None
     about = {"settings": settings, "tuning": tuning_facts(session), "missing": missing, "seal": sealed}
-    result = confirm_study(session.folder.path, candidates=candidates, about=about)  # type: ignore[arg-type]
+    result = confirm_study(session.folder.path, candidates=candidates, about=about)
     write_json(session.folder.confirmation, result)
     return result
 

@@ -34,10 +34,11 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         overrides: ``KEY=VALUE``.
 
     Returns:
-        {valid, fits, slots, steps, gpu_hours, memory, first_points,
+        {valid, fits, slots, steps, gpu_hours, memory, first_points, warnings: [sentence],
         problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``.
     """
-    empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "memory": None, "first_points": []}
+    empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "memory": None}
+    empty |= {"first_points": [], "warnings": []}
     try:
         definition = load_study(path, overrides)
         rows = None if offline else _count_rows(definition.recipe)
@@ -63,6 +64,7 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         "memory": plan_memory(definition, memory),
         "rows": rows,
         "first_points": _suggestions(definition),
+        "warnings": definition.warnings,
         "problems": [asdict(problem) for problem in problems],
     }
 

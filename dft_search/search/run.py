@@ -173,6 +173,7 @@ def _on_cluster(
                 scratch = folder.path / "tune" / str(int(began * 1000))
                 run_trials(searching, pool, limit=options.budget.trials + len(searching.waiting), folder=scratch)
             _add_seconds(folder, "search", time.time() - began)
+            pool.check()
             if confirm and options.confirm.tunes and session.ranked() and not session.stopping:
                 from dft_search.search.substudy import tune_tft
 
@@ -180,6 +181,7 @@ def _on_cluster(
                 began = time.time()
                 tune_tft(session, pool)
                 _add_seconds(folder, "tuning", time.time() - began)
+                pool.check()
             if confirm and not session.stopping:
                 from dft_search.search.confirm import run_confirmation
 
@@ -187,6 +189,7 @@ def _on_cluster(
                 began = time.time()
                 run_confirmation(session, pool)
                 _add_seconds(folder, "confirm", time.time() - began)
+                pool.check()
         progress.phase("Closing slots")
         pool.close()
         phase = "interrupted" if session.stopping else "finished"

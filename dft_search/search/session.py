@@ -119,7 +119,7 @@ class StudySession:
             record.dev = told["scores"]
             _add_perf(record, told["history"])
             record.feasible = all(violation <= 0 for violation in self.violations(record).values())
-            record.checkpoint_uri = report.checkpoint or record.checkpoint_uri
+            record.checkpoint_uri, record.times = report.checkpoint or record.checkpoint_uri, report.times
             self.folder.append_report(trial, told)
             sealed = report.parts.get("test")
             if sealed is not None:  # read by confirmation once the champion is chosen, by nobody before

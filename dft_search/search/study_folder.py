@@ -31,6 +31,7 @@ class TrialRecord:
         arm: what it stands for: in confirmation, and among the baselines ``base``.
         params: values of the space by dotted key (real layers).
         dev: scores of the last report by metric, {value, stderr, n, ...}.
+        times: where its workers' time went until the last report (``launch.clock.JobClock``).
         perf: peak memory in GB and mean tokens a second of rank 0, by the metric's name.
         feasible: whether its last report kept all of the study's constraints that could be told.
     """
@@ -57,6 +58,7 @@ class TrialRecord:
     started: float = 0.0
     ended: float | None = None
     logged_step: int = 0
+    times: dict[str, float] | None = None
     perf: dict[str, float] = field(default_factory=dict)
     feasible: bool = True
 
