@@ -36,6 +36,13 @@ def test_all_of_it_is_told_on_page_and_terminal(folder: Path) -> None:
     assert "500 items in 100 clusters" in report["test"]["method"]
 
 
+def test_many_arms_do_not_hide_a_large_lead(folder: Path) -> None:
+    """Eight seeds reach p = 2/256 at best; times nine arms that would be nothing, whatever the lead."""
+    arms = build_report(folder)["arms"]
+    large = {name: arm["champion_minus_arm"] for name, arm in arms.items() if name in ("base", "sft", "tft_english")}
+    assert all(lead["conclusion"] == "better" and 2 / 256 <= lead["p_holm"] < 0.05 for lead in large.values())
+
+
 def test_what_is_left_open_is_said(folder: Path) -> None:
     limits = " ".join(build_report(folder)["limits"])
     assert "Test was read before, for other arms or seeds (2025-11-20 00:53 UTC): this is look number 2" in limits
