@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dft_search.report.english import english_change
-from dft_search.report.statistics import LEVEL, Comparison, RunScores, compare, holm, mean_and_deviation
+from dft_search.report.statistics import LEVEL, Comparison, RunScores, compare, holm, mean_and_deviation, smallest_p
 from dft_search.report.verdict import confirmed_verdict
 from dft_search.report.wording import Scale
 
@@ -112,7 +112,11 @@ def compare_arms(
         for name in tested
         if champion in tested and name != champion
     }
-    adjusted = holm({name: result.p_value for name, result in comparisons.items() if name != baseline})
+    secondary = {name: result for name, result in comparisons.items() if name != baseline}
+    adjusted = {  # the floor is for what so few seeds can tell at all, so it is not multiplied by the number of arms
+        name: max(value, smallest_p(secondary[name].seeds))
+        for name, value in holm({name: result.bare_p for name, result in secondary.items()}).items()
+    }
     shown = {name: _shown(comparisons.get(name), adjusted.get(name)) for name in arms}
     primary = comparisons.get(baseline) if baseline else None
     kept = _english(arms, champion, baseline, english or {})

@@ -166,7 +166,7 @@ def _arm_costs(report: Mapping[str, Any]) -> str:
         '<p class="caption">What one run of each arm took (mean over seeds). FLOPs are those that its reads need, '
         "forward and backward; time depends on the machine and on what ran beside.</p>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Cost of the arms, scrolls sideways">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<table class="costs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
 

@@ -41,7 +41,7 @@ class Comparison:
     `bounds` are one-sided: the difference is above the first with 95 % confidence, and below the second with 95 %.
     `seed_deviation` is the pooled standard deviation of one run's score over seeds, None with one seed each.
     `clusters` is the number of units that items were drawn in, `items` where each stands for itself; `among` how many
-    candidates the first arm was chosen from.
+    candidates the first arm was chosen from. `bare_p` is the p-value without its floor (`smallest_p`).
     """
 
     difference: float
@@ -57,6 +57,7 @@ class Comparison:
     bounds: tuple[float, float] | None = None
     clusters: int = 0
     among: int = 1
+    bare_p: float = 1.0
     noise: "Noise | None" = None
 
 
@@ -184,9 +185,9 @@ def compare(
     seeds = len(first) if fixed else min(len(first), len(second))
     units = sum(map(len, columns.values())) if with_items else 0
     items = _item_count(first[0]) if with_items else 0
-    interval, bounds, p_value = _interval(difference, spread, np.random.default_rng(seed), resamples, among)
-    p_value = max(p_value, smallest_p(seeds))
+    interval, bounds, bare_p = _interval(difference, spread, np.random.default_rng(seed), resamples, among)
 
+    p_value = max(bare_p, smallest_p(seeds))
     deviation = _pooled_deviation(first, second)
     larger = abs(difference) >= (deviation or 0.0)
     conclusion: Conclusion = "no_difference"
@@ -206,6 +207,7 @@ def compare(
         bounds=bounds,
         clusters=units,
         among=among,
+        bare_p=bare_p,
         noise=spread.noise,
     )
 

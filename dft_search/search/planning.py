@@ -16,6 +16,7 @@ from dft_search.search.asker import Asker
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Slots, StudyOptions
 from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory
+from dft_search.search.plan_power import plan_power
 from dft_search.search.substudy import has_choice, tft_space, tuning_trials
 from dft_search.training.recipe import Recipe
 
@@ -34,11 +35,12 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         overrides: ``KEY=VALUE``.
 
     Returns:
-        {valid, fits, slots, steps, gpu_hours, memory, first_points, warnings: [sentence],
-        problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``.
+        {valid, fits, slots, steps, gpu_hours, memory, smallest_effect, first_points, warnings: [sentence],
+        problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``,
+        ``smallest_effect`` as in ``search/plan_power.py``.
     """
     empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "memory": None}
-    empty |= {"first_points": [], "warnings": []}
+    empty |= {"smallest_effect": None, "first_points": [], "warnings": []}
     try:
         definition = load_study(path, overrides)
         rows = None if offline else _count_rows(definition.recipe)
@@ -62,6 +64,7 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         "steps": steps,
         "gpu_hours": _gpu_hours(definition, steps),
         "memory": plan_memory(definition, memory),
+        "smallest_effect": plan_power(definition),
         "rows": rows,
         "first_points": _suggestions(definition),
         "warnings": definition.warnings,
