@@ -34,6 +34,7 @@ def score_base(session: StudySession, pool: SlotPool) -> None:
         report = client.advance()
         if report.report is not None:
             session.on_report(record.trial, report)
+        assert report.end is not None  # an untrained run reports once
         session.on_end(record.trial, report.end)
     session.base = read_base(session, BASELINES)
     asked = [*(one.metric for one in session.options.objectives), *session.options.constraints]

@@ -94,13 +94,18 @@ class Confirm(Options):
 
 
 class Slots(Options):
-    """Where trials run: each slot trains one trial at a time with ``workers`` FSDP2 ranks."""
+    """Where trials run: each slot trains one trial at a time with ``workers`` FSDP2 ranks.
+
+    With ``halve_micro_batch`` a trial that runs out of memory is tried again with half the rows in a micro-batch and
+    the same global batch, down to one row.
+    """
 
     mode: Literal["warm", "cold"] = "warm"
     max: int | Literal["auto"] = "auto"
     workers: int = Field(2, ge=1)
     gpus_per_worker: int = Field(1, ge=0, le=1)
     cpus_per_worker: int = Field(4, ge=1)
+    halve_micro_batch: bool = False
 
     @field_validator("max")
     @classmethod

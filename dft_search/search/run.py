@@ -8,16 +8,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from dft_search.config import InfrastructureError, Problem, RequestError, home
+from dft_search.config import Problem, RequestError, home
 from dft_search.config.document import to_yaml
 from dft_search.config.files import write_text
-from dft_search.launch.connect import cluster_nodes, connected, in_ray_job
-from dft_search.launch.planner import plan_slots
-from dft_search.launch.slot import SlotSpec
+from dft_search.launch.connect import connected, in_ray_job
 from dft_search.search.asker import open_asker
 from dft_search.search.baseline import score_base
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Transfer
+from dft_search.search.planning import most_slots, slot_spec
 from dft_search.search.progress import Progress
 from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
@@ -111,7 +110,8 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool) -> int:
             for warning in definition.warnings:
                 progress.line(f"note: {warning}")
             progress.phase("Connecting to Ray")
-            with connected(), stop_signals(lambda: folder.ask_to_stop("stop")):
+            hint = f"; go on with: dft-search resume {folder.path.name}"
+            with connected(hint), stop_signals(lambda: folder.ask_to_stop("stop")):
                 return _on_cluster(definition, folder, uri, facts, data, progress, confirm=confirm)
 
 
@@ -125,21 +125,19 @@ def _on_cluster(
     *,
     confirm: bool,
 ) -> int:
-    from dft_search.launch.desk import SlotPool
+    from dft_search.launch.cluster import survey
+    from dft_search.launch.desk import SlotPool, plan_cluster
     from dft_search.search.tune import run_trials
 
     options = definition.options
-    wanted = None if options.slots.max == "auto" else options.slots.max
     shape = options.slots
-    spec = SlotSpec(shape.workers, shape.gpus_per_worker, shape.cpus_per_worker, str(folder.path / "slots"))
-    nodes = cluster_nodes()
-    plan = plan_slots(nodes, spec.bundle, shape.workers, wanted)
-    if plan.slots == 0:
-        raise InfrastructureError(f"the study does not fit: {plan.missing}")
-    problems = check_uri(uri, nodes=len(nodes))
+    spec = slot_spec(shape, str(folder.path / "slots"))
+    room = survey()
+    plan = plan_cluster(room, spec, most_slots(options))
+    problems = check_uri(uri, nodes=len(room.nodes) + room.grows)
     if problems:
         raise RequestError(problems)
-    slots = min(plan.slots, options.budget.trials)
+    slots = plan.slots
     tracker = Tracker(uri, options.tracking.experiment or options.name, folder.path / "spill.jsonl")
     state = folder.read_state()
     parent = state.get("mlflow", {}).get("run_id")
@@ -165,9 +163,9 @@ def _on_cluster(
     phase = "failed"
     try:
         progress.phase(f"Opening {slots} slot{'s' if slots > 1 else ''} of {shape.workers} workers")
-        pool = SlotPool(spec, slots, cold=shape.mode == "cold")
+        pool = SlotPool(spec, slots, cold=shape.mode == "cold", plan=plan)
         with _stoppable(session, pool, folder), progress.watching(pool):
-            pool.wait_for_workers(lambda: session.stopping is not None)
+            pool.wait_for_workers(lambda: session.stopping is not None, progress.phase)
             began = time.time()
             score_base(session, pool)
             progress.phase("Searching")
@@ -208,6 +206,12 @@ def _finish_report(
     report = build_report(folder.path)
     tracker.log_file(parent, folder.path / "report.html")
     tracker.log_file(parent, folder.path / "report.json")
+    if report["pareto"]:
+        on_front = report["pareto"]["front"]
+        tracker.log(parent, [], {"pareto_front": ", ".join(map(str, on_front))})
+        for row in report["leaderboard"]:
+            if row["mlflow_run_id"]:
+                tracker.log(row["mlflow_run_id"], [], {"pareto_front": str(row["trial"] in on_front).lower()})
     tracker.end(parent, "FINISHED" if phase == "finished" else "KILLED" if phase == "interrupted" else "FAILED")
     left = tracker.close()
     if left:

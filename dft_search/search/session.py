@@ -188,7 +188,10 @@ class StudySession:
             record, outcome = self.records[trial], Outcome(end.outcome)
             record.outcome, record.message, record.ended = outcome.value, end.message, time.time()
             assert record.mlflow_run_id is not None
-            self.tracker.log(record.mlflow_run_id, [], {"outcome": outcome.value})
+            tags = {"outcome": outcome.value}
+            if self.options.constraints:
+                tags["feasible"] = str(record.feasible).lower()
+            self.tracker.log(record.mlflow_run_id, [], tags)
             if end.message:
                 self.tracker.log_text(record.mlflow_run_id, end.message, "message.txt")
             self.tracker.end(record.mlflow_run_id, TABLE[outcome].mlflow)  # type: ignore[arg-type]
