@@ -20,12 +20,13 @@ LEAVE_SECONDS = 30.0  # that Ray's processes have to end after their driver
 
 
 @dataclass(frozen=True)
-class MemorySample:
-    """Resident bytes at a time (seconds since the epoch): of the driver alone, and of all its processes."""
+class Sample:
+    """Resident bytes at a time (seconds since the epoch), of the driver and of all its processes; its CPU-seconds."""
 
     time: float
     driver: int
     all: int
+    cpu: float
 
 
 @dataclass
@@ -35,13 +36,13 @@ class Finished:
     Attributes:
         folder: its folder.
         seconds: of the whole command.
-        memory: samples while it ran.
+        samples: of its driver while it ran.
         running: command lines of its processes that did not end with it.
     """
 
     folder: StudyFolder
     seconds: float
-    memory: list[MemorySample] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
 
     def trials(self) -> list[TrialRecord]:
@@ -77,19 +78,20 @@ def run_study(
     began = time.monotonic()
     with open(log, "w", encoding="utf-8") as out:
         process = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-        memory = _watch(process)
+        samples = _watch(process)
     seconds = time.monotonic() - began
     if process.returncode:
         raise SystemExit(f"the study '{name}' ended with {process.returncode}:\n{log.read_text()[-3000:]}")
-    return Finished(StudyFolder(home / "studies" / name), seconds, memory, _left(home))
+    return Finished(StudyFolder(home / "studies" / name), seconds, samples, _left(home))
 
 
-def _watch(process: psutil.Popen) -> list[MemorySample]:
+def _watch(process: psutil.Popen) -> list[Sample]:
     samples = []
     while process.poll() is None:
         try:
-            driver = process.memory_info().rss
-            samples.append(MemorySample(time.time(), driver, driver + _resident(process)))
+            driver, cpu = process.memory_info().rss, process.cpu_times()
+            if driver:  # it has not just ended
+                samples.append(Sample(time.time(), driver, driver + _resident(process), cpu.user + cpu.system))
         except psutil.Error:  # it ended in between
             continue
         try:

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from dft_search.config.document import to_yaml
 from dft_search.search.run import versions
 from dft_search.search.study_folder import TrialRecord
 from tests.benchmarks import program
-from tests.benchmarks.driver import Finished, MemorySample, open_records, run_study
+from tests.benchmarks.driver import Finished, Sample, open_records, run_study
 from tests.search.small import study, write_world
 
 WINDOW = 100  # trials that are compared at both ends
@@ -50,6 +52,20 @@ def growth(samples: Sequence[tuple[float, int]], since: float) -> float:
     later = [size for time, size in samples if time > since]
     first = start[-1] if start else later[0]
     return max([first, *later]) - first
+
+
+def cpu_pace(
+    samples: Sequence[tuple[float, float]], ends: Sequence[float], window: int = WINDOW
+) -> tuple[float, float]:
+    """As ``pace``, in the driver's CPU-seconds, which other work on the machine changes little.
+
+    Args:
+        samples: times, and CPU-seconds until then.
+        ends: as for ``pace``.
+    """
+    times, spent = zip(*samples, strict=True)
+    at = [float(value) for value in numpy.interp([ends[0], ends[window], ends[-1 - window], ends[-1]], times, spent)]
+    return (at[1] - at[0]) / window, (at[3] - at[2]) / window
 
 
 def quickstart(folder: Path) -> dict[str, Any]:
@@ -85,7 +101,9 @@ def summary(done: Finished, window: int) -> dict[str, Any]:
     trials = done.trials()
     ends = [trial.ended or 0.0 for trial in trials]
     first, last = pace(ends, window)
+    first_cpu, last_cpu = cpu_pace([(sample.time, sample.cpu) for sample in done.samples], ends, window)
     gaps = [later - sooner for sooner, later in zip(ends, ends[1:], strict=False)]
+    searching = [sample for sample in done.samples if sample.time <= ends[-1]]
     files = [file for file in done.folder.path.rglob("*") if file.is_file()]
     return {
         "trials": len(trials),
@@ -97,9 +115,12 @@ def summary(done: Finished, window: int) -> dict[str, Any]:
         "first_seconds": first,
         "last_seconds": last,
         "last_to_first": last / first,
-        "driver_mb": done.memory[-1].driver / MEGABYTE,
-        "memory_growth_mb": _growth(done.memory, "driver", ends[0]) / MEGABYTE,
-        "all_processes_growth_mb": _growth(done.memory, "all", ends[0]) / MEGABYTE,
+        "first_driver_cpu": first_cpu,
+        "last_driver_cpu": last_cpu,
+        "driver_mb": done.samples[-1].driver / MEGABYTE,
+        "memory_growth_mb": _growth(done.samples, "driver", ends[0]) / MEGABYTE,
+        "growth_while_searching_mb": _growth(searching, "driver", ends[0]) / MEGABYTE,
+        "all_processes_growth_mb": _growth(done.samples, "all", ends[0]) / MEGABYTE,
         "left_running": len(done.running),
         "open_records": open_records(done),
         "files_a_trial": len(files) / len(trials),
@@ -107,7 +128,7 @@ def summary(done: Finished, window: int) -> dict[str, Any]:
     }
 
 
-def _growth(samples: Sequence[MemorySample], which: str, since: float) -> float:
+def _growth(samples: Sequence[Sample], which: str, since: float) -> float:
     return growth([(sample.time, getattr(sample, which)) for sample in samples], since)
 
 
@@ -139,8 +160,11 @@ def lines(found: dict[str, Any]) -> list[str]:
         "first_seconds": f"of the first {quick['window']}",
         "last_seconds": f"of the last {quick['window']}",
         "last_to_first": "last / first",
+        "first_driver_cpu": f"CPU-seconds of the driver, first {quick['window']}",
+        "last_driver_cpu": f"CPU-seconds of the driver, last {quick['window']}",
         "driver_mb": "driver at the end, MB",
-        "memory_growth_mb": "growth of the driver, MB",
+        "memory_growth_mb": "growth of the driver, report included, MB",
+        "growth_while_searching_mb": "growth of the driver until the last trial, MB",
         "all_processes_growth_mb": "growth of all processes, MB",
         "left_running": "processes left",
         "open_records": "records left open",

@@ -78,9 +78,8 @@ def _reached(picks: Sequence[Sequence[Pick]]) -> list[float]:
     return [trials_to([pick.regret for pick in study], LIMIT) for study in picks]
 
 
-def measure(worlds: Mapping[int, World], studies: int, trials: int) -> dict[str, Any]:
+def tabulate(worlds: Mapping[int, World], picks: Mapping[str, Mapping[int, list[list[Pick]]]]) -> dict[str, Any]:
     """Everything, by world (``pooled``: all of them) and searcher."""
-    picks = run(worlds, studies, trials)
     table: dict[str, dict[str, Any]] = {
         str(number): {name: summary(picks[name][number], picks[BASE][number]) for name in SEARCHERS}
         for number in worlds
@@ -131,13 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.trials < max(AT):
         parser.error(f"--trials must be at least {max(AT)}")
+    worlds = worlds_of(read(given.grid))
     found = {
         "benchmark": "search_quality",
         "studies": given.studies,
         "trials": given.trials,
         "cores": os.cpu_count(),
         "versions": versions(),
-        **measure(worlds_of(read(given.grid)), given.studies, given.trials),
+        **tabulate(worlds, run(worlds, given.studies, given.trials)),
     }
     print(json.dumps(found, indent=1) if given.json else "\n".join(lines(found)))
     return 0
