@@ -37,10 +37,20 @@ class Job:
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended: an outcome's value (``pruned`` when it was told to stop), and what is to be said about it."""
+    """How a job ended.
+
+    Attributes:
+        outcome: an outcome's value; ``pruned`` when it was told to stop. ``interrupted`` without a stop of the study
+            says that its slot was lost: it may go on from its last checkpoint.
+        message: what is to be said about it.
+        history: metrics of the steps since its last report, of a run that ended between two reports.
+        is_hopeless: other jobs would fare the same (the disk is full): the study should end, and go on later.
+    """
 
     outcome: str
     message: str | None = None
+    history: tuple[dict[str, Any], ...] = ()
+    is_hopeless: bool = False
 
 
 @dataclass

@@ -136,7 +136,7 @@ class Slot:
         async with self.changed:
             self.dead = reason
             if self.active is not None and self.active.end is None:
-                self._finish(self.active, JobEnd("failed", f"the slot ended: {reason}"))
+                self._finish(self.active, JobEnd("interrupted", f"the slot ended: {reason}"))
             self.changed.notify_all()
 
     async def close(self) -> None:
@@ -173,7 +173,7 @@ class Slot:
             self.heard = time.monotonic()
             self.taken.clear()
             if self.dead is not None:
-                self._finish(self.active, JobEnd("failed", f"the slot ended: {self.dead}"))
+                self._finish(self.active, JobEnd("interrupted", f"the slot ended: {self.dead}"))
             self.changed.notify_all()
             return self.count
 

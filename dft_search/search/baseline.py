@@ -2,11 +2,13 @@
 
 import json
 
+from dft_search.config import InfrastructureError
 from dft_search.evaluation.retention import BaseScores, english_tasks
 from dft_search.evaluation.scores import Score
 from dft_search.launch.desk import SlotPool
-from dft_search.launch.job import JobEnd
+from dft_search.launch.job import Job, JobEnd
 from dft_search.search.outcomes import Outcome
+from dft_search.search.searching import MAX_LOST
 from dft_search.search.session import StudySession
 from dft_search.search.study_folder import BASELINES, TrialRecord
 
@@ -23,15 +25,28 @@ def score_base(session: StudySession, pool: SlotPool) -> None:
     if record is None or record.outcome != Outcome.COMPLETED:
         record = record or TrialRecord(BASELINES, "baseline", {}, session.options.seed, recipe.hash, arm="base")
         resolved = recipe.model_copy(update={"objective": recipe.objective.resolved(session.definition.num_layers)})
-        client = pool.client()
-        job = session.begin(record, resolved, [], ["steer"], untrained=True)
-        if not client.start(job):
-            return session.on_end(record.trial, JobEnd("interrupted"))
-        report = client.advance()
-        if report.report is not None:
-            session.on_report(record.trial, report)
-        session.on_end(record.trial, report.end)
+        for _ in range(MAX_LOST + 1):
+            end = _score(session, pool, session.begin(record, resolved, [], ["steer"], untrained=True))
+            session.on_end(record.trial, end)
+            if end.is_hopeless:
+                session.fail(end.message or "the base model could not be scored")
+            if end.outcome != Outcome.INTERRUPTED or session.stopping:
+                break  # else its slot was lost
     session.base = read_base(session, BASELINES)
+
+
+def _score(session: StudySession, pool: SlotPool, job: Job) -> JobEnd:
+    client = pool.client()
+    try:
+        if not client.start(job):
+            return JobEnd("interrupted")
+        report = client.advance()
+    except InfrastructureError as error:
+        pool.reclaim(job.trial)
+        return JobEnd("interrupted", str(error))
+    if report.report is not None:
+        session.on_report(job.trial, report)
+    return report.end
 
 
 def read_base(session: StudySession, trial: int) -> BaseScores | None:

@@ -14,6 +14,7 @@ from dft_search.launch.job import JobEnd
 from dft_search.report.confirmation import confirm_study
 from dft_search.search.asker import derive_seed
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
+from dft_search.search.searching import MAX_LOST
 from dft_search.search.session import StudySession, score_points
 from dft_search.search.space import Value
 from dft_search.search.study_folder import CONFIRMATION, TrialRecord
@@ -128,6 +129,7 @@ def run_confirmation(session: StudySession, pool: SlotPool) -> dict[str, Any] | 
 def _drive(session: StudySession, pool: SlotPool, work: "Queue[tuple[TrialRecord, Recipe]]") -> None:
     """One thread of the driver: runs confirmation jobs on whatever slot is free, until none is left."""
     client = pool.client()
+    lost = 0
     while not session.stopping:
         try:
             record, recipe = work.get_nowait()
@@ -139,22 +141,27 @@ def _drive(session: StudySession, pool: SlotPool, work: "Queue[tuple[TrialRecord
             if not client.start(job):
                 session.on_end(record.trial, JobEnd("interrupted"))
                 return
-            _follow(session, client, record.trial)
+            end = _follow(session, client, record.trial)
         except InfrastructureError as error:
             pool.reclaim(record.trial)
-            session.on_end(record.trial, JobEnd("failed", str(error)))
+            end = JobEnd("interrupted", str(error))
             client = pool.client()
+        session.on_end(record.trial, end)
+        if end.outcome == Outcome.INTERRUPTED and session.stopping is None:  # its slot was lost: once more
+            lost += 1
+            work.put((record, recipe))
+            if end.is_hopeless or lost > MAX_LOST:
+                return session.fail(end.message or f"{lost} slots were lost")
 
 
-def _follow(session: StudySession, client: JobClient, trial: int) -> None:
+def _follow(session: StudySession, client: JobClient, trial: int) -> JobEnd:
     """Take a job's reports in until it ends."""
     while True:
         report = client.advance()
         if report.report is not None:
             session.on_report(trial, report)
         if report.end is not None:
-            session.on_end(trial, report.end)
-            return
+            return report.end
 
 
 def _open_test(session: StudySession, done: list[TrialRecord]) -> None:

@@ -26,7 +26,7 @@ def status(name: str) -> dict[str, Any]:
         confirming = any(record.phase == "confirm" for record in records)
         phase = ("confirm" if confirming else "search") if running else "interrupted"
     return {
-        "name": name,
+        "name": state.get("name", folder.path.name),
         "phase": phase,
         "budget": {
             "planned": state.get("budget", {}).get("planned"),

@@ -105,6 +105,7 @@ class StudyOptions(Options):
     confirm: Confirm = Confirm()
     slots: Slots = Slots()
     storage: str | None = None
+    database: str | None = None
     tracking: Tracking = Tracking()
 
     @field_validator("rungs")

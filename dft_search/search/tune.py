@@ -109,7 +109,7 @@ class _StudySearcher(_Unsaved, Searcher):
         report = result[REPORT].report if result and REPORT in result else None
         if report is None or report.end is None:
             self.pool.reclaim(trial)
-            self.study.on_end(trial, JobEnd("failed", "the process that drove this trial died"))
+            self.study.on_end(trial, JobEnd("interrupted", "its slot, or the process that drove it, died"))
             return
         if report.report is not None:
             self.study.on_report(trial, report)
