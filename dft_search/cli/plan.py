@@ -11,6 +11,8 @@ from dft_search.cli.options import AsJson, Overrides, StudyFile, study_file
 from dft_search.cli.output import console, number, only_documents, print_json, table
 from dft_search.config import Problem
 
+SHOWN = 3  # combinations that do not fit
+
 
 def run(
     file: StudyFile,
@@ -51,13 +53,31 @@ def _show(result: dict[str, Any], out: Console) -> None:
             say(str(problem))
     if not result["valid"]:
         return
+    for warning in result["warnings"]:
+        print(f"note: {warning}", file=sys.stderr)
     out.print("The study is valid, " + ("and fits." if result["fits"] else "but does not fit."))
     for key in ("slots", "steps", "gpu_hours"):
         out.print(f"  {key.replace('_', ' ')}: {_cell(result[key]) or '-'}")
+    _show_memory(result["memory"], out)
     points = result["first_points"]
     keys = list(dict.fromkeys(key for point in points for key in point))
     rows = ([short_key(key), *(_cell(point.get(key)) for point in points)] for key in keys)
     out.print(table("First suggestions", ["", *map(str, range(1, len(points) + 1))], rows))
+
+
+def _show_memory(memory: dict[str, Any], out: Console) -> None:
+    from dft_search.report.wording import short_key
+
+    gpu = memory["gpu_gb"]
+    title = "Memory of a worker" + (f", of {gpu:g} GB" if gpu is not None else "")
+    shown = {"typical": memory["typical"], "worst": memory["worst"]}
+    for number_, point in enumerate(memory["does_not_fit"][:SHOWN], 1):
+        shown[f"does not fit {number_}"] = point
+    keys = list(dict.fromkeys(key for point in shown.values() for key in point["params"]))
+    rows = [["GB", *(_cell(point["gb"]) for point in shown.values())]]
+    rows += [["rows a micro-batch", *(_cell(point["micro_batch_rows"]) for point in shown.values())]]
+    rows += [[short_key(key), *(_cell(point["params"].get(key)) for point in shown.values())] for key in keys]
+    out.print(table(title, ["", *shown], rows))
 
 
 def _cell(value: object) -> str | None:

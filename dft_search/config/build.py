@@ -170,7 +170,8 @@ def _locate(location: Key, options: type[BaseModel], written: Any) -> tuple[Key,
         key.append(part)
         if isinstance(part, str):
             owner = owners[0] if owners else (models[0] if models else None)
-            models = [m for model in owners for m in _models_in(_fields(model)[part].annotation)]
+            if owners:  # else a key of a free mapping, whose values are of these models
+                models = [m for model in owners for m in _models_in(_fields(model)[part].annotation)]
         written = written[part] if _holds(written, part) else None
     return tuple(key), owner
 

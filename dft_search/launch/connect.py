@@ -1,5 +1,6 @@
 """Joining a Ray cluster, or starting one for this process."""
 
+import atexit
 import logging
 import os
 import signal
@@ -8,20 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dft_search.config import InfrastructureError
+from dft_search.launch.alive import watched
 
 ADDRESS = "RAY_ADDRESS"
-EXTRA_CPUS = 1  # logical CPUs beside the real ones: drivers of trials only wait
 
 
 @contextmanager
-def connected() -> Iterator[bool]:
+def connected(hint: str = "") -> Iterator[bool]:
     """Be connected to Ray: to the cluster of ``RAY_ADDRESS`` when it is set (a Ray job has it), else to one of our own.
+
+    Args:
+        hint: how to go on, for the line that ends the process when the cluster vanishes.
 
     Yields:
         whether the cluster is ours; ours ends with the block.
 
     Raises:
-        InfrastructureError: the address does not answer or refuses the token.
+        InfrastructureError: the address does not answer or refuses the token, or the cluster vanishes.
     """
     # Ray's workers inherit these; Tune and Train have no other way to be told
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -39,7 +43,7 @@ def connected() -> Iterator[bool]:
             # a dashboard of our own would open a port for nothing
             ray.init(
                 address="local",
-                num_cpus=(os.cpu_count() or 1) + EXTRA_CPUS,
+                num_cpus=os.cpu_count() or 1,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -57,32 +61,29 @@ def connected() -> Iterator[bool]:
         raise InfrastructureError(f"cannot connect to {where}: {reason}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
-    try:
-        yield ours
-    finally:
-        if not joined:
-            ray.shutdown()
+    with watched(_doors(), hint) as watch:
+        try:
+            yield ours
+        finally:
+            if watch.gone:
+                atexit.unregister(ray.shutdown)  # it would wait for what is gone
+            elif not joined:
+                ray.shutdown()
+
+
+def _doors() -> list[tuple[str, int]]:
+    """Host and port of the two daemons that this process depends on: the cluster's GCS and the raylet of its node."""
+    import ray
+
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    node = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    return [(host, int(port)), (node["NodeManagerAddress"], int(node["NodeManagerPort"]))]
 
 
 def in_ray_job() -> bool:
     """Whether this process is the driver of a submitted Ray job, whose working directory vanishes with it."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def cluster_nodes() -> list[dict[str, float]]:
-    """Total resources of every living node of the connected cluster, the drivers' share taken off."""
-    import ray
-
-    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    return without_drivers(nodes)
-
-
-def without_drivers(nodes: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Leave one logical CPU, of the node that has most, to the drivers of trials."""
-    if nodes:
-        largest = max(nodes, key=lambda node: node.get("CPU", 0))
-        largest["CPU"] = largest.get("CPU", 0) - EXTRA_CPUS
-    return nodes
 
 
 def this_machine() -> list[dict[str, float]]:

@@ -1,9 +1,36 @@
-"""What is sent to a slot and what comes back: plain data, the same on every rank."""
+"""The shape of a slot, what is sent to it and what comes back: plain data, the same on every rank."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from dft_search.evaluation.options import Part
+
+LOST = "lost"  # a job's slot is gone, and nothing is wrong with the job: it goes on on another one
+
+
+@dataclass(frozen=True)
+class SlotSpec:
+    """Shape of a slot.
+
+    Attributes:
+        workers: FSDP2 ranks.
+        gpus_per_worker: 0 or 1.
+        cpus_per_worker: logical CPUs, and threads of each rank on a CPU slot.
+        folder: scratch folder of the Ray Train run.
+        halve: an out-of-memory job is tried again with half the rows in a micro-batch, down to one.
+    """
+
+    workers: int
+    gpus_per_worker: int
+    cpus_per_worker: int
+    folder: str
+    halve: bool = False
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """Resources of one worker."""
+        gpu = {"GPU": float(self.gpus_per_worker)} if self.gpus_per_worker else {}
+        return {"CPU": float(self.cpus_per_worker), **gpu}
 
 
 @dataclass(frozen=True)
@@ -32,6 +59,7 @@ class Job:
     rungs: list[float]
     parts: list[Part]
     keep_model: str | None = None
+    micro_batch_rows: int | None = None
     untrained: bool = False
 
 
@@ -40,15 +68,16 @@ class JobEnd:
     """How a job ended.
 
     Attributes:
-        outcome: an outcome's value; ``pruned`` when it was told to stop. ``interrupted`` without a stop of the study
-            says that its slot was lost: it may go on from its last checkpoint.
+        outcome: an outcome's value (``pruned`` when it was told to stop), or ``LOST``.
         message: what is to be said about it.
+        micro_batch_rows: that did not fit into memory, where it is known.
         history: metrics of the steps since its last report, of a run that ended between two reports.
-        is_hopeless: other jobs would fare the same (the disk is full): the study should end, and go on later.
+        is_hopeless: other jobs would fare the same (the disk is full): it was interrupted, and the study should end.
     """
 
     outcome: str
     message: str | None = None
+    micro_batch_rows: int | None = None
     history: tuple[dict[str, Any], ...] = ()
     is_hopeless: bool = False
 
@@ -68,3 +97,10 @@ class JobReport:
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     end: JobEnd | None = None
     checkpoint: str | None = None
+
+
+def what_fits(rows: int | None) -> str:
+    """What to try after running out of memory with so many rows in a micro-batch (None: not known)."""
+    if rows is not None and rows > 1:
+        return f"what may fit: recipe.training.micro_batch_rows: {rows // 2} (or study.slots.halve_micro_batch: true)"
+    return "what may fit: recipe.training.activation_checkpointing: true, more workers a slot, or adapters (lora)"

@@ -10,38 +10,15 @@ that outcome and the group is replaced, so that nothing of it reaches the next j
 import asyncio
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 
-from dft_search.launch.job import Job, JobEnd, JobReport
+from dft_search.launch.job import LOST, Job, JobEnd, JobReport, SlotSpec, what_fits
 
 LOST_SECONDS = 900.0  # a group that could not be placed again within this time is given up
 MAX_ATTEMPTS = 4  # a job whose workers die this often is at fault itself
-
-
-@dataclass(frozen=True)
-class SlotSpec:
-    """Shape of a slot.
-
-    Attributes:
-        workers: FSDP2 ranks.
-        gpus_per_worker: 0 or 1.
-        cpus_per_worker: logical CPUs, and threads of each rank on a CPU slot.
-        folder: scratch folder of the Ray Train run.
-    """
-
-    workers: int
-    gpus_per_worker: int
-    cpus_per_worker: int
-    folder: str
-
-    @property
-    def bundle(self) -> dict[str, float]:
-        """Resources of one worker."""
-        gpu = {"GPU": float(self.gpus_per_worker)} if self.gpus_per_worker else {}
-        return {"CPU": float(self.cpus_per_worker), **gpu}
 
 
 def _enter(config: dict[str, Any]) -> None:
@@ -62,13 +39,14 @@ class _Active:
     attempts: int = 1
     step: int = 0
     end: JobEnd | None = None
+    too_many: int | None = None  # rows of the last micro-batch that did not fit
 
 
 class Slot:
     """The actor. Driver side: submit, next_report, decide, state, request_stop, close. The rest is for its workers."""
 
-    def __init__(self, spec: SlotSpec, name: str):
-        self.spec, self.name = spec, name
+    def __init__(self, spec: SlotSpec, name: str, place: Any):
+        self.spec, self.name, self.place = spec, name, place
         self.changed = asyncio.Condition()
         self.active: _Active | None = None
         self.count = 0
@@ -102,11 +80,15 @@ class Slot:
 
     def _fit(self) -> None:
         import ray.train  # slow: it loads torch, which the other processes around a slot need not wait for
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchConfig
+
+        from dft_search.launch.place import PlacedTrainer
 
         spec = self.spec
         threads = str(spec.cpus_per_worker)
-        trainer = TorchTrainer(
+        trainer = PlacedTrainer(
+            self.place,
+            self.handle,
             _enter,
             train_loop_config={"slot": self.handle},
             scaling_config=ray.train.ScalingConfig(
@@ -136,7 +118,7 @@ class Slot:
         async with self.changed:
             self.dead = reason
             if self.active is not None and self.active.end is None:
-                self._finish(self.active, JobEnd("interrupted", f"the slot ended: {reason}"))
+                self._finish(self.active, JobEnd(LOST, f"the slot ended: {reason}"))
             self.changed.notify_all()
 
     async def close(self) -> None:
@@ -173,7 +155,7 @@ class Slot:
             self.heard = time.monotonic()
             self.taken.clear()
             if self.dead is not None:
-                self._finish(self.active, JobEnd("interrupted", f"the slot ended: {self.dead}"))
+                self._finish(self.active, JobEnd(LOST, f"the slot ended: {self.dead}"))
             self.changed.notify_all()
             return self.count
 
@@ -266,11 +248,36 @@ class Slot:
             return active.decisions.get(fraction, "go_on" if fraction >= 1 else "stop")
 
     async def finish(self, number: int, end: JobEnd) -> None:
-        """The job is over."""
+        """The job is over, or is tried again with smaller micro-batches."""
         async with self.changed:
-            if self.active is not None and self.active.number == number and self.active.end is None:
-                self._finish(self.active, end)
+            active = self.active
+            if active is not None and active.number == number and active.end is None:
+                if end.outcome == "out_of_memory" and self.spec.halve and end.micro_batch_rows:
+                    self._halve(active, end)
+                else:
+                    self._finish(active, end)
             self.changed.notify_all()
+
+    def _halve(self, active: _Active, end: JobEnd) -> None:
+        """The group that ran out of memory is about to be replaced; the next one takes the job as it is now."""
+        rows = end.micro_batch_rows or 1
+        if active.too_many is not None and rows >= active.too_many:
+            return  # another rank of the group that has been dealt with
+        if rows == 1:
+            self._finish(active, end)
+            return
+        active.too_many, active.attempts = rows, 0
+        active.job = replace(active.job, micro_batch_rows=rows // 2)
+
+    async def out_of_memory(self, reason: str) -> None:
+        """Ray's memory monitor ended a worker."""
+        active = self.active
+        if active is None or active.end is not None:
+            return
+        rows = active.job.micro_batch_rows or active.job.recipe.get("training", {}).get("micro_batch_rows")
+        known = rows if isinstance(rows, int) else None
+        message = f"Ray ended a worker because its node ran out of memory: {reason.strip().splitlines()[0]}"
+        await self.finish(active.number, JobEnd("out_of_memory", f"{message}; {what_fits(known)}", known))
 
     async def give_up(self, generation: int) -> None:
         """A rank of this generation failed: its group takes no further job, Ray Train replaces it."""
@@ -280,5 +287,10 @@ class Slot:
             self.changed.notify_all()
 
     def _finish(self, active: _Active, end: JobEnd) -> None:
+        if active.too_many is not None and end.message is None:
+            rows = active.job.micro_batch_rows
+            end = replace(
+                end, message=f"out of memory with {active.too_many} rows in a micro-batch: went on with {rows}"
+            )
         active.end = end
         active.reports.append(JobReport(end=end))

@@ -106,6 +106,8 @@ class _Cluster:
 
     def follow(self, job: str) -> int:
         """Print the job's log until it ends; its exit code."""
+        from aiohttp import ClientError  # what Ray's client reads logs with
+
         printed = 0  # characters; a new connection tells the log from its start
 
         async def print_log() -> None:
@@ -119,7 +121,7 @@ class _Cluster:
         while not (status := self.ask("get_job_status", job)).is_terminal():
             try:
                 asyncio.run(print_log())
-            except RuntimeError:
+            except (RuntimeError, ClientError, OSError):
                 _say("the connection broke off, trying again")
             time.sleep(1)
         details = self.ask("get_job_info", job)

@@ -15,10 +15,11 @@ import torch
 from dft_search.config import InfrastructureError
 from dft_search.evaluation.options import ScoringOptions
 from dft_search.evaluation.scorer import Scorer, Scores
-from dft_search.launch.job import Job, JobEnd, JobReport
+from dft_search.launch.job import Job, JobEnd, JobReport, what_fits
 from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
 from dft_search.training.loop import Diverged, Run, run_training, score_untrained
+from dft_search.training.micro import OutOfMemory, is_out_of_memory
 from dft_search.training.places import remove
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Decision, Report
@@ -44,9 +45,13 @@ def slot_loop(config: dict[str, Any]) -> None:
         try:
             end = _run(slot, number, job, session, workspace)
         except BaseException as error:
+            end = end_of(error)
+            for each in (error, error.__cause__):
+                if each is not None:  # where memory has run out, what the failed step holds has to go first
+                    traceback.clear_frames(each.__traceback__)
             ray.get(slot.give_up.remote(generation))
             if not is_lost_peer(error):
-                ray.get(slot.finish.remote(number, end_of(error)))
+                ray.get(slot.finish.remote(number, end))
             raise
         if rank == 0:
             ray.get(slot.finish.remote(number, end))
@@ -60,6 +65,8 @@ def is_lost_peer(error: BaseException) -> bool:
     Gloo and NCCL raise plain runtime errors, so their words decide.
     """
     words = ("gloo", "NCCL", "Connection reset by peer", "Connection closed by peer", "connection closed")
+    if is_out_of_memory(error):
+        return False
     return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
@@ -78,12 +85,14 @@ def is_full(error: BaseException | None) -> bool:
 
 def end_of(error: BaseException) -> JobEnd:
     """The outcome that an exception of a rank stands for."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return JobEnd("out_of_memory", str(error))
     if isinstance(error, InfrastructureError):
         return JobEnd("interrupted", str(error), is_hopeless=True)
     if is_full(error):
         return JobEnd("interrupted", f"no space is left on the disk: {error}", is_hopeless=True)
+    if isinstance(error, OutOfMemory):
+        return JobEnd("out_of_memory", f"{error}; {what_fits(error.micro_batch_rows)}", error.micro_batch_rows)
+    if is_out_of_memory(error):
+        return JobEnd("out_of_memory", f"out of memory outside the steps: {error}; {what_fits(None)}")
     return JobEnd("failed", "".join(traceback.format_exception(error)))
 
 
@@ -93,7 +102,7 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
         raise RuntimeError(
             f"{job.name}: this rank resolves the recipe to {recipe.hash}, the driver to {job.recipe_hash}"
         )
-    run = Run(name=job.name, seed=job.seed, folder=job.folder, rungs=job.rungs)
+    run = Run(job.name, job.seed, job.folder, job.rungs, micro_batch_rows=job.micro_batch_rows)
     with SlotReporter(slot, number, job, recipe, session) as reporter:
         if job.untrained:
             score_untrained(recipe, run, reporter, session, workspace)
@@ -101,7 +110,7 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
         try:
             end = run_training(recipe, run, reporter, session, workspace)
         except Diverged as error:  # the loss is reduced over ranks, so all of them are here
-            return JobEnd("diverged", str(error), tuple(dataclasses.asdict(step) for step in error.history))
+            return JobEnd("diverged", str(error), history=tuple(dataclasses.asdict(step) for step in error.history))
         if end.outcome == "completed" and job.keep_model is not None:
             save_pretrained(workspace.latest.live, job.keep_model)
     return JobEnd({"completed": "completed", "stopped": "pruned", "interrupted": "interrupted"}[end.outcome])

@@ -63,6 +63,8 @@ class TrialView:
     losses: Mapping[str, tuple[tuple[int, float], ...]]
     items: Mapping[str, list[float]]
     test_items: Mapping[str, list[float]]
+    perf: Mapping[str, float] = field(default_factory=dict)
+    feasible: bool = True
 
     @property
     def completed(self) -> bool:
@@ -78,7 +80,11 @@ class TrialView:
 
 @dataclass(frozen=True, slots=True)
 class StudyView:
-    """A study as its folder tells it. `unread` names files that were there but could not be read."""
+    """A study as its folder tells it. `unread` names files that were there but could not be read.
+
+    `metric` is what trials are ranked by: the objective, or with several of them the guard. `objectives` are pairs of a
+    metric and whether more of it is better.
+    """
 
     folder: Path
     name: str
@@ -98,6 +104,9 @@ class StudyView:
     trials: tuple[TrialView, ...]
     confirmation: Mapping[str, Any] | None
     unread: tuple[str, ...] = field(default=())
+    objectives: tuple[tuple[str, bool], ...] = ()
+    constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def searched(self) -> list[TrialView]:
@@ -106,9 +115,10 @@ class StudyView:
 
     @property
     def ranked(self) -> list[TrialView]:
-        """Completed trials of the search that have a score, best first."""
+        """Completed trials of the search that have a score, best first; those that break a constraint come last."""
         done = [trial for trial in self.searched if trial.completed and self.metric in trial.dev]
-        return sorted(done, key=lambda trial: (-self.sign * trial.dev[self.metric].value, trial.number))
+        order = lambda trial: (not trial.feasible, -self.sign * trial.dev[self.metric].value, trial.number)  # noqa: E731
+        return sorted(done, key=order)
 
     @property
     def sign(self) -> int:
@@ -137,7 +147,8 @@ def collect(folder: Path) -> StudyView:
     about = _read_json(folder / "study.json", unread) or {}
     settings = load_document(folder / "study.yaml").data if (folder / "study.yaml").is_file() else {}
     study, recipe = settings.get("study") or {}, settings.get("recipe") or {}
-    direction, metric = _direction(study.get("objective"))
+    objectives = _objectives(study.get("objective"))
+    metric, direction = _guide(objectives, study.get("guard"))
     score = (recipe.get("scoring") or {}).get("score") or {}
     homes = sorted((folder / "trials").glob("t*")) if (folder / "trials").is_dir() else []
     depth = about.get("num_layers")
@@ -164,6 +175,9 @@ def collect(folder: Path) -> StudyView:
         trials=tuple(sorted(trials, key=lambda trial: trial.number)),
         confirmation=_read_json(folder / "confirmation.json", unread),
         unread=tuple(unread),
+        objectives=objectives,
+        constraints=study.get("constraints") or {},
+        space=settings.get("space") or {},
     )
 
 
@@ -183,12 +197,22 @@ def _state(folder: Path, told: str) -> str:
     return told if FolderLock(folder / "lock").holder() is not None else "interrupted"
 
 
-def _direction(objective: Any) -> tuple[bool, str]:
-    for maximize in (True, False):
-        word = "maximize" if maximize else "minimize"
-        if isinstance(objective, Mapping) and objective.get(word):
-            return maximize, str(objective[word])
-    return True, "score"
+def _objectives(given: Any) -> tuple[tuple[str, bool], ...]:
+    """Metrics with whether more is better, from the study's ``objective``, a mapping or a list of them."""
+    found = []
+    for objective in given if isinstance(given, list) else [given]:
+        for word in ("maximize", "minimize"):
+            if isinstance(objective, Mapping) and objective.get(word):
+                found.append((str(objective[word]), word == "maximize"))
+    return tuple(found) or (("score", True),)
+
+
+def _guide(objectives: tuple[tuple[str, bool], ...], guard: Any) -> tuple[str, bool]:
+    """What trials are ranked by, as the search does it (``StudyOptions.guide``)."""
+    if len(objectives) == 1:
+        return objectives[0]
+    name = str(guard or "score")
+    return name, dict(objectives).get(name, True)
 
 
 def _trial(home: Path, template: Mapping[str, Any], depth: int | None, unread: list[str]) -> TrialView | None:
@@ -218,6 +242,8 @@ def _trial(home: Path, template: Mapping[str, Any], depth: int | None, unread: l
         losses=_losses(reports),
         items=_items(_read_json(home / "items.json", unread)),
         test_items=_items(_read_json(home / "items_test.json", unread)),
+        perf=about.get("perf") or {},
+        feasible=bool(about.get("feasible", True)),
     )
 
 

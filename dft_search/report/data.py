@@ -7,6 +7,7 @@ from typing import Any
 from dft_search.report.collect import ScoreView, StudyView, TrialView
 from dft_search.report.importance import parameter_importance
 from dft_search.report.limits import near_chance, unconcluded
+from dft_search.report.pareto import pareto_section
 from dft_search.report.verdict import unconfirmed_verdict
 from dft_search.report.wording import Scale, describe_objective
 
@@ -28,8 +29,9 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "leaderboard": _leaderboard(view, labels),
         "arms": (confirmation or {}).get("arms") or {},
         "test": (confirmation or {}).get("test") or NO_TEST,
-        "importance": parameter_importance(view.folder / "optuna.journal"),
+        "importance": parameter_importance(view),
         "layer_map": _layer_map(view),
+        "pareto": pareto_section(view, labels),
         "study": _study(view, scale),
         "curves": _curves(view, labels),
         "cost": _cost(view),
@@ -109,6 +111,7 @@ def _leaderboard_row(view: StudyView, trial: TrialView, label: str, rank: int | 
             "chance": score.chance if score else None,
             "tasks": {name: _score(task) for name, task in trial.dev.items() if name != view.metric},
         },
+        "feasible": trial.feasible,
         "fraction": trial.fraction,
         "seed": trial.seed,
         "recipe_hash": trial.recipe_hash,

@@ -10,6 +10,7 @@ from dft_search.report.figures.arms import arm_title, arms_on_test, leads_on_tes
 from dft_search.report.figures.bars import cost_bars, importance_bars
 from dft_search.report.figures.curves import dev_curves, highlighted, term_curves
 from dft_search.report.figures.layers import layer_map
+from dft_search.report.figures.pareto import pareto_front
 from dft_search.report.figures.svg import Figure
 from dft_search.report.leaderboard import leaderboard_table
 from dft_search.report.wording import Scale, compact, duration, listed, plural, setting, short_key
@@ -24,6 +25,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         _section("test", "On test", _on_test(report)),
         _section("limits", "What could not be concluded", _limits(report)),
         _section("leaderboard", "Leaderboard", leaderboard_table(report)),
+        *([_section("pareto", "Pareto front", _pareto(report))] if report["pareto"] else []),
         _section("layers", "Layer map", _figures([layer_map(report)], "No completed trial to place.")),
         _section("curves", "Learning curves", _curves(report)),
         _section("importance", "Importance", _importance(report)),
@@ -154,6 +156,10 @@ def _curves(report: Mapping[str, Any]) -> str:
     legend = f'<ul class="legend">{keys}<li><i class="key others"></i>other trials of the search</li></ul>'
     figures = [dev_curves(report), *(term_curves(report, term) for term in report["curves"]["terms"])]
     return (legend if any(figures) else "") + _figures(figures, "No trial has reported a curve yet.")
+
+
+def _pareto(report: Mapping[str, Any]) -> str:
+    return _figures([pareto_front(report)], "No completed trial has a value for every objective.", opened=True)
 
 
 def _importance(report: Mapping[str, Any]) -> str:

@@ -30,6 +30,9 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         hidden = len(report["leaderboard"]) - ROWS
         if hidden > 0:
             console.print(Text(f"and {plural(hidden, 'more trial')}", style="dim"))
+    if report["pareto"]:
+        console.print()
+        console.print(_front(report["pareto"]))
     if report["arms"]:
         console.print()
         console.print(_arms(report, wide=console.width >= WIDE))
@@ -47,6 +50,19 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     if report.get("files"):
         console.print(Text(f"page: {report['files']['html']}"), soft_wrap=True)
         console.print(Text(f"data: {report['files']['json']}"), soft_wrap=True)
+
+
+def _front(found: Mapping[str, Any]) -> Table:
+    table = _plain_table("Pareto front")
+    table.add_column("trial", justify="right")
+    table.add_column("recipe", overflow="fold")
+    for objective in found["objectives"]:
+        table.add_column(f"{objective['metric']} {'↑' if objective['maximize'] else '↓'}", justify="right")
+    points = {point["trial"]: point for point in found["points"]}
+    for number in found["front"]:
+        values = [f"{value:.4g}" for value in points[number]["values"]]
+        table.add_row(str(number), points[number]["label"], *values)
+    return table
 
 
 def _plain_table(title: str) -> Table:

@@ -4,10 +4,9 @@ The storage is the truth of a study. Sampler state is not in it, so every ask ge
 study's seed and the trial's number: the same seed at concurrency 1 gives the same suggestions, also across a resume.
 """
 
-import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dft_search.search.options import StudyOptions
 from dft_search.search.outcomes import TABLE, Outcome
+from dft_search.search.samplers import make_sampler
+from dft_search.search.seeds import derive_seed
 from dft_search.search.space import Space, Value
 from dft_search.search.storage import open_storage
 
@@ -25,6 +26,7 @@ POINT = "point"  # user attribute: the real values of a trial, as everybody else
 SEED = "seed"
 OUTCOME = "outcome"
 FIRST = "first_point"  # user attribute of trials that were given, not sampled: they are never pruned
+RUNGS = "rungs"  # user attribute: values at rungs by rows seen, where Optuna takes none (several objectives)
 GIVEN_POINTS = "given_points"  # study attribute: set once the first points are enqueued
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -38,12 +40,6 @@ class Proposal:
     point: dict[str, Value]
     seed: int
     first: bool
-
-
-def derive_seed(*parts: object) -> int:
-    """A seed of 31 bits from any values, the same on every machine."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 class Asker:
@@ -61,7 +57,7 @@ class Asker:
         self.study = optuna.create_study(
             storage=open_storage(None, storage) if isinstance(storage, Path) else storage,
             study_name=options.name,
-            direction="maximize" if options.objective.sign > 0 else "minimize",
+            directions=["maximize" if one.sign > 0 else "minimize" for one in options.objectives],
             load_if_exists=True,
             sampler=self._sampler(0),
         )
@@ -97,8 +93,9 @@ class Asker:
         study.add_trials(others)
         if "fixed_params" in trial.system_attrs:
             study.enqueue_trial(trial.system_attrs["fixed_params"])
-        drawing = study.ask()
-        point = self.space.draw(drawing, self.fixed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            point = self.space.draw(study.ask(), self.fixed)
         drawn, storage = study.trials[-1], self.study._storage
         for name, distribution in drawn.distributions.items():
             value = distribution.to_internal_repr(drawn.params[name])
@@ -132,8 +129,10 @@ class Asker:
             return None
         number = min((trial.number for trial in waiting), default=len(self))
         self.study.sampler = self._sampler(number)
-        trial = self.study.ask()
-        point = self.space.draw(trial, self.fixed)
+        with warnings.catch_warnings():  # what a sampler leaves out is told once, by sampler_warnings
+            warnings.simplefilter("ignore", UserWarning)
+            trial = self.study.ask()
+            point = self.space.draw(trial, self.fixed)
         self._give(trial, point)
         return _proposal(self._trial(trial.number))
 
@@ -151,27 +150,53 @@ class Asker:
         return [proposal.point for proposal in proposals if proposal is not None]
 
     def report(self, number: int, value: float, rows: int) -> None:
-        """Keep a rung's value; ``rows`` (seen so far) is Optuna's step."""
+        """Keep a rung's value of the guide; ``rows`` (seen so far) is Optuna's step."""
         trial = self._open(number)
-        if trial is not None and math.isfinite(value):
-            with warnings.catch_warnings():  # a trial that goes on after a resume may report a rung again
-                warnings.simplefilter("ignore")
-                trial.report(value, rows)
+        if trial is None or not math.isfinite(value):
+            return
+        if len(self.options.objectives) > 1:  # Optuna has no intermediate values there
+            trial.set_user_attr(RUNGS, {**trial.user_attrs.get(RUNGS, {}), str(rows): value})
+            return
+        with warnings.catch_warnings():  # a trial that goes on after a resume may report a rung again
+            warnings.simplefilter("ignore")
+            trial.report(value, rows)
 
-    def tell(self, number: int, outcome: Outcome, value: float | None = None, message: str | None = None) -> None:
-        """Close a trial by the outcome table; interrupted trials stay open. Telling twice changes nothing."""
+    def tell(
+        self,
+        number: int,
+        outcome: Outcome,
+        values: float | Sequence[float] | None = None,
+        message: str | None = None,
+        violations: Mapping[str, float] | None = None,
+    ) -> None:
+        """Close a trial by the outcome table; interrupted trials stay open. Telling twice changes nothing.
+
+        Args:
+            number: of the trial.
+            outcome: how it ended.
+            values: of the objectives, in their order; of completed trials alone.
+            message: kept with the trial.
+            violations: by constraint, how far its bound is broken (zero or less: kept), where that is known.
+
+        Raises:
+            ValueError: a completed trial without a finite value for every objective.
+        """
         meaning = TABLE[outcome]
         trial = self._open(number)
         if trial is None or not meaning.final:
             return
-        if meaning.value and (value is None or not math.isfinite(value)):
-            raise ValueError(f"trial {number} completed without a finite value: {value}")
+        told = [values] if isinstance(values, int | float) else list(values or [])
+        if meaning.value and (len(told) != len(self.options.objectives) or not all(map(math.isfinite, told))):
+            raise ValueError(f"trial {number} completed without a finite value for every objective: {values}")
         trial.set_user_attr(OUTCOME, outcome.value)
         if message:
             trial.set_user_attr("message", message[:4000])
-        trial.set_constraint("runnable", 0.0 if meaning.runnable else 1.0)
+        for name, violation in (violations or {}).items():
+            trial.set_constraint(name, violation)
+        if not meaning.runnable:  # where it holds it is left out: a constant constraint would only cost models time
+            trial.set_constraint("runnable", 1.0)
         state = TrialState[meaning.optuna or "FAIL"]
-        self.study.tell(trial, value if meaning.value else None, state=state)
+        self.study.tell(trial, told if meaning.value else None, state=state)
 
     def _open(self, number: int) -> Trial | None:
         frozen = self._trial(number)
@@ -186,13 +211,7 @@ class Asker:
         return self.study.get_trials(deepcopy=False)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = derive_seed(self.options.seed, "sampler", number)
-        if self.options.sampler != "tpe":
-            return optuna.samplers.RandomSampler(seed=seed)
-        startup = max(4, min(10, self.options.budget.trials // 4))
-        with warnings.catch_warnings():  # group is marked experimental; conditional spaces need it
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
+        return make_sampler(self.options, derive_seed(self.options.seed, "sampler", number))
 
 
 def _outcome(trial: FrozenTrial) -> Outcome | None:

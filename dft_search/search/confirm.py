@@ -12,9 +12,9 @@ from dft_search.config.files import write_json
 from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import JobEnd
 from dft_search.report.confirmation import confirm_study
-from dft_search.search.asker import derive_seed
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.searching import MAX_LOST
+from dft_search.search.seeds import derive_seed
 from dft_search.search.session import StudySession, score_points
 from dft_search.search.space import Value
 from dft_search.search.study_folder import CONFIRMATION, TrialRecord

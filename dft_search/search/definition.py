@@ -19,16 +19,20 @@ from dft_search.config import (
     set_key,
 )
 from dft_search.evaluation.choice import check_scoring, score_names
+from dft_search.evaluation.retention import ENGLISH_RETENTION, english_tasks
 from dft_search.models.loading import layer_count
-from dft_search.search.options import StudyOptions
+from dft_search.search.options import StudyOptions, Transfer
+from dft_search.search.samplers import sampler_warnings
 from dft_search.search.space import Parameter, Space, Value, read_space
 from dft_search.search.storage import check_database
+from dft_search.search.transfer import adapt, read_best
 from dft_search.tracking.secrets import mask
 from dft_search.training.places import is_remote, normal, open_place
 from dft_search.training.recipe import Recipe, check_recipe
 
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
 MAX_GRID = 10_000
+PERFORMANCE = ("perf/memory_gb", "perf/tokens_per_s")  # of rank 0: peak over the trial, mean over its steps
 PAPER_LAYERS, PAPER_DEPTH = (2, 15), 32  # LLaMA-2-7B in the DFT paper (arXiv 2503.01275, section 4)
 
 
@@ -59,6 +63,11 @@ class Definition:
     num_layers: int
 
     @property
+    def warnings(self) -> list[str]:
+        """What is allowed, but probably not meant; each a sentence."""
+        return sampler_warnings(self.options, self.space)
+
+    @property
     def fixed(self) -> dict[str, Value]:
         """The template's values by dotted key, for conditions."""
         return dict(_flat(self.recipe.model_dump(), ""))
@@ -71,7 +80,7 @@ class Definition:
         """
         data = copy.deepcopy(self.recipe.model_dump(mode="python", exclude_unset=True, by_alias=True))
         for key, value in point.items():
-            set_key(data, key, value, source="space")
+            set_key(data, key, copy.deepcopy(value), source="space")  # a later key may lie inside this one
         recipe = build(Recipe, Document("space", None, {"recipe": data}), ("recipe",))
         return recipe.model_copy(update={"objective": recipe.objective.resolved(self.num_layers)})
 
@@ -85,20 +94,26 @@ class Definition:
         points: list[dict[str, Value]] = []
         for index, given in enumerate(self.options.first_points):
             try:
-                point = self._complete(self.objective_of(given) if isinstance(given, str) else given)
-                self.space.encode(point, self.fixed)
+                found = self._first(given)
             except RequestError as error:
                 if asked:
-                    place = ("study", "first_points", index)
-                    named = [
-                        replace(p, message=f"{p.key}: {p.message}" if p.key else p.message) for p in error.problems
-                    ]
-                    raise RequestError(
-                        [replace(self.document.problem(p.message, place), expected=p.expected) for p in named]
-                    ) from None
+                    raise RequestError([self._in_first_points(index, problem) for problem in error.problems]) from None
                 continue
-            if point not in points:
-                points.append(point)
+            points += [point for point in found if point not in points]
+        return points
+
+    def _first(self, given: str | Transfer | Mapping[str, Value]) -> list[dict[str, Value]]:
+        """The full points that one entry of ``first_points`` stands for. Raises RequestError."""
+        if isinstance(given, Transfer):
+            best, depth = read_best(given)
+            adapted = [adapt(point, self.space, self.fixed, self.num_layers / depth) for point in best]
+            points = [self.complete(point) for point in adapted if point is not None]
+            if not points:
+                raise RequestError(Problem(f"no recipe of study '{given.study}' lies in this space"))
+        else:
+            points = [self.complete(self.objective_of(given) if isinstance(given, str) else given)]
+        for point in points:
+            self.space.encode(point, self.fixed)
         return points
 
     def _in_first_points(self, index: int, problem: Problem) -> Problem:
@@ -121,7 +136,7 @@ class Definition:
         layers: dict[str, Value] = {f"{CONVERSION}.layer": low, f"{THINKING}.layer": max(high, low + 1)}
         return {**none, f"{CONVERSION}.supervision": "logits", f"{THINKING}.supervision": "logits", **layers}
 
-    def _complete(self, given: Mapping[str, Value]) -> dict[str, Value]:
+    def complete(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """A full point: the given values, else the template's, else a middle one."""
         fixed = self.fixed
         point: dict[str, Value] = {}
@@ -144,16 +159,10 @@ def _fit(parameter: Parameter, wanted: Value, point: Mapping[str, Value]) -> Val
     """The allowed value nearest to the template's."""
     if parameter.kind in ("choice", "fixed"):
         return wanted if wanted in parameter.choices else parameter.choices[0]
-    low, high = parameter.low, parameter.high
-    floor = point.get(parameter.above) if parameter.above else None
-    if isinstance(floor, int):
-        low = max(low, floor + 1)
     if isinstance(wanted, bool) or not isinstance(wanted, (int, float)):
+        low, high = parameter.low, parameter.high
         wanted = (low * high) ** 0.5 if parameter.log else (low + high) / 2
-    value = min(max(wanted, low), high)
-    if parameter.step:
-        value = low + round((value - low) / parameter.step) * parameter.step
-    return int(value) if parameter.kind == "int" else float(value)
+    return parameter.nearest(wanted, point)
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | None = None) -> Definition:
@@ -236,25 +245,41 @@ def _check_scoring(document: Document, recipe: Recipe, options: StudyOptions) ->
     if recipe.scoring is None:
         return [document.problem("section 'scoring' is missing: a study needs a score", ("recipe",))]
     problems = [_placed(document, problem) for problem in check_scoring(recipe.scoring)]
-    names = ["score"] if problems else score_names(recipe.scoring)
-    if not problems and options.objective.metric not in names:
-        near = nearest(options.objective.metric, names)
-        message = f"no task yields the metric '{options.objective.metric}'"
-        expected = "one of " + ", ".join(names)
-        problems.append(document.problem(message, ("study", "objective"), expected=expected, nearest=near))
+    if problems:
+        return problems
+    names = score_names(recipe.scoring)
+    if english_tasks(recipe.scoring):
+        names.append(ENGLISH_RETENTION)
+    asked = [(one.metric, "objective") for one in options.objectives]
+    asked += [(options.guide.metric, "guard")] if len(options.objectives) > 1 else []
+    asked += [(name, "constraints") for name in options.constraints]
+    for metric, key in asked:
+        known = names if key == "guard" else [*names, *PERFORMANCE]
+        if metric not in known:
+            message = f"no task yields the metric '{metric}'"
+            if metric == ENGLISH_RETENTION:
+                message = f"'{metric}' needs a dev task whose language is en"
+            expected, near = "one of " + ", ".join(known), nearest(metric, known)
+            problems.append(document.problem(message, ("study", key), expected=expected, nearest=near))
     return problems
 
 
 def _check_corners(definition: Definition) -> None:
     """Check the recipes at the ends of every parameter, so that a bad range is found now. Raises RequestError."""
     problems: dict[str, Problem] = {}
-    middle = definition._complete({})
     for parameter in definition.space.parameters:
+        active = _conditions(definition, parameter)
+        if active is None:
+            message = f"can never apply: 'when' on {', '.join(parameter.when)} holds for no recipe of this study"
+            place = definition.document.problem(message, ("space", parameter.key))
+            problems.setdefault(str(place), place)
+            continue
         ends = parameter.choices if parameter.kind in ("choice", "fixed") else (parameter.low, parameter.high)
         for end in ends:
             value = int(end) if parameter.kind == "int" else end  # type: ignore[arg-type]
+            point = definition.complete(active)
             try:
-                recipe = definition.recipe_for({**middle, parameter.key: value})
+                recipe = definition.recipe_for({**point, parameter.key: value})
                 found = check_recipe(recipe)
             except RequestError as error:
                 found = list(error.problems)
@@ -264,6 +289,23 @@ def _check_corners(definition: Definition) -> None:
                 problems.setdefault(str(place), replace(place, expected=problem.expected, nearest=problem.nearest))
     if problems:
         raise RequestError(list(problems.values()))
+
+
+def _conditions(definition: Definition, parameter: Parameter) -> dict[str, Value] | None:
+    """Values of other parameters under which one applies; None when there are none."""
+    given: dict[str, Value] = {}
+    for key, allowed in parameter.when.items():
+        other = definition.space.by_key.get(key)
+        if other is None:
+            if definition.fixed.get(key) not in allowed:
+                return None
+            continue
+        below = _conditions(definition, other)
+        value = next((value for value in allowed if other.takes(value)), None)
+        if below is None or (value is None and None not in allowed):
+            return None
+        given |= {**below, key: value}
+    return given
 
 
 def _check_grid(definition: Definition) -> None:

@@ -1,20 +1,21 @@
 """The ``study`` section of a study file: name, budget, how trials are drawn, compared, placed and confirmed."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from dft_search.config import Options
 
 NAME = r"^[a-z0-9-]{1,40}$"
 Arm = Literal["tft", "sft", "paper", "thinking_at_top"]
+_Value = int | float | str | bool | None | list[Any] | dict[str, Any]
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Direction(Options):
-    """The one number that the study optimizes: exactly one of ``maximize`` and ``minimize``, a metric of the trial."""
+    """A number that the study optimizes: exactly one of ``maximize`` and ``minimize``, a metric of the trial."""
 
     maximize: str | None = None
     minimize: str | None = None
@@ -33,6 +34,35 @@ class Direction(Options):
     def sign(self) -> float:
         """+1 when larger is better, -1 when smaller is."""
         return 1.0 if self.maximize is not None else -1.0
+
+
+class Constraint(Options):
+    """A bound on a metric of a trial: exactly one of ``at_least`` and ``at_most``, in the metric's own unit."""
+
+    at_least: float | None = Field(None, allow_inf_nan=False)
+    at_most: float | None = Field(None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("needs exactly one of at_least and at_most")
+        return self
+
+    def violation(self, value: float) -> float:
+        """How far ``value`` is beyond the bound; zero or less when it is kept."""
+        return self.at_least - value if self.at_least is not None else value - (self.at_most or 0.0)
+
+
+class Transfer(Options):
+    """First points from another study: its best recipes, with layers as fractions of depth.
+
+    Attributes:
+        study: name of a study in the home, or path of its folder.
+        top: how many of its best completed trials (those that its confirmation chose come first).
+    """
+
+    study: str = Field(min_length=1)
+    top: int = Field(3, ge=1, le=100)
 
 
 class Budget(Options):
@@ -64,13 +94,18 @@ class Confirm(Options):
 
 
 class Slots(Options):
-    """Where trials run: each slot trains one trial at a time with ``workers`` FSDP2 ranks."""
+    """Where trials run: each slot trains one trial at a time with ``workers`` FSDP2 ranks.
+
+    With ``halve_micro_batch`` a trial that runs out of memory is tried again with half the rows in a micro-batch and
+    the same global batch, down to one row.
+    """
 
     mode: Literal["warm", "cold"] = "warm"
     max: int | Literal["auto"] = "auto"
     workers: int = Field(2, ge=1)
     gpus_per_worker: int = Field(1, ge=0, le=1)
     cpus_per_worker: int = Field(4, ge=1)
+    halve_micro_batch: bool = False
 
     @field_validator("max")
     @classmethod
@@ -87,26 +122,68 @@ class Tracking(Options):
     experiment: str | None = None
 
 
+def _kind_of_point(given: Any) -> str:
+    if isinstance(given, Transfer) or (isinstance(given, dict) and "study" in given):
+        return "Transfer"
+    return "str" if isinstance(given, str) else "dict"
+
+
+FirstPoint = Annotated[
+    Annotated[Literal["tft", "paper", "thinking_at_top"], Tag("str")]
+    | Annotated[Transfer, Tag("Transfer")]
+    | Annotated[dict[str, _Value], Tag("dict")],
+    Discriminator(_kind_of_point),
+]
+
+
 class StudyOptions(Options):
-    """All of the ``study`` section."""
+    """All of the ``study`` section.
+
+    With several objectives the searcher looks for their Pareto front, and the scheduler prunes on one declared metric,
+    ``guard`` (default ``score``), by which trials are ranked too.
+    """
 
     name: str = Field(pattern=NAME)
     seed: int = Field(0, ge=0)
-    objective: Direction = Direction(maximize="score")
+    objective: Direction | list[Direction] = Direction(maximize="score")
+    guard: str | None = None
+    constraints: dict[str, Constraint] = {}
     budget: Budget = Budget()
     rungs: list[Annotated[float, Field(gt=0, lt=1)]] = [0.25, 0.5]
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    scheduler: Literal["none", "asha"] = "asha"
-    first_points: list[Literal["tft", "paper", "thinking_at_top"] | dict[str, int | float | str | bool]] = [
-        "tft",
-        "paper",
-        "thinking_at_top",
-    ]
+    sampler: Literal["tpe", "random", "grid", "nsga2", "gp", "cmaes"] = "tpe"
+    scheduler: Literal["none", "asha", "hyperband", "median"] = "asha"
+    first_points: list[FirstPoint] = ["tft", "paper", "thinking_at_top"]
     confirm: Confirm = Confirm()
     slots: Slots = Slots()
     storage: str | None = None
     database: str | None = None
     tracking: Tracking = Tracking()
+
+    @property
+    def objectives(self) -> list[Direction]:
+        """What is optimized, in the order of the file."""
+        return self.objective if isinstance(self.objective, list) else [self.objective]
+
+    @property
+    def guide(self) -> Direction:
+        """What trials are pruned on and ranked by: the objective, or with several the guard."""
+        if len(self.objectives) == 1:
+            return self.objectives[0]
+        guard = self.guard or "score"
+        return next((one for one in self.objectives if one.metric == guard), Direction(maximize=guard))
+
+    @model_validator(mode="after")
+    def _objectives(self) -> Self:
+        metrics = [one.metric for one in self.objectives]
+        if not metrics:
+            raise ValueError("objective needs at least one metric")
+        if len(set(metrics)) < len(metrics):
+            raise ValueError("objective names a metric twice")
+        if self.guard is not None and len(metrics) == 1:
+            raise ValueError("guard is for several objectives; with one, that one is pruned on")
+        if self.sampler == "cmaes" and len(metrics) > 1:
+            raise ValueError("sampler cmaes takes one objective; tpe, nsga2, gp, random and grid take several")
+        return self
 
     @field_validator("rungs")
     @classmethod

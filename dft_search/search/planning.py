@@ -8,10 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dft_search.config import Problem, RequestError
-from dft_search.launch.connect import cluster_nodes, connected, this_machine
-from dft_search.launch.planner import plan_slots
+from dft_search.launch.cluster import survey
+from dft_search.launch.connect import connected, this_machine
+from dft_search.launch.job import SlotSpec
+from dft_search.launch.planner import plan_on, plan_slots
 from dft_search.search.asker import Asker
 from dft_search.search.definition import Definition, load_study
+from dft_search.search.options import Slots, StudyOptions
+from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory
 from dft_search.training.recipe import Recipe
 
 SUGGESTIONS = 6
@@ -29,23 +33,24 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         overrides: ``KEY=VALUE``.
 
     Returns:
-        {valid, fits, slots, steps, gpu_hours, first_points, problems: [{file, line, key, expected, nearest, message}]}.
+        {valid, fits, slots, steps, gpu_hours, memory, first_points, warnings: [sentence],
+        problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``.
     """
-    empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "first_points": []}
+    empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "memory": None}
+    empty |= {"first_points": [], "warnings": []}
     try:
         definition = load_study(path, overrides)
         rows = None if offline else _count_rows(definition.recipe)
     except RequestError as error:
         return {"valid": False, "fits": False, **empty, "problems": [asdict(problem) for problem in error.problems]}
-    shape = definition.options.slots
-    bundle = {"CPU": float(shape.cpus_per_worker), **({"GPU": 1.0} if shape.gpus_per_worker else {})}
-    wanted = None if shape.max == "auto" else shape.max
+    spec, most = slot_spec(definition.options.slots, ""), most_slots(definition.options)
     problems: list[Problem] = []
     if offline:
-        found = plan_slots(this_machine(), bundle, shape.workers, wanted)
+        found, memory = plan_slots(this_machine(), spec.bundle, spec.workers, most), own_gpu_memory()
     else:
         with connected():
-            found = plan_slots(cluster_nodes(), bundle, shape.workers, wanted)
+            room = survey()
+        found, memory = plan_on(room, spec.bundle, spec.workers, most), gpu_memory(room.nodes)
     if found.missing:
         problems.append(definition.document.problem(found.missing, ("study", "slots")))
     steps = _steps(definition.recipe, rows)
@@ -55,10 +60,23 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         "slots": found.slots,
         "steps": steps,
         "gpu_hours": _gpu_hours(definition, steps),
+        "memory": plan_memory(definition, memory),
         "rows": rows,
         "first_points": _suggestions(definition),
+        "warnings": definition.warnings,
         "problems": [asdict(problem) for problem in problems],
     }
+
+
+def most_slots(options: StudyOptions) -> int:
+    """More slots than this are of no use to a study: as many as it may have, or as it has trials."""
+    trials = options.budget.trials
+    return trials if options.slots.max == "auto" else min(options.slots.max, trials)
+
+
+def slot_spec(shape: Slots, folder: str) -> SlotSpec:
+    """The shape of a study's slots, with a scratch folder for them."""
+    return SlotSpec(shape.workers, shape.gpus_per_worker, shape.cpus_per_worker, folder, halve=shape.halve_micro_batch)
 
 
 def _count_rows(recipe: Recipe) -> int:

@@ -13,13 +13,13 @@ from dft_search.config import Document, InfrastructureError, Options, Problem, R
 from dft_search.config.document import to_yaml
 from dft_search.config.files import write_json
 from dft_search.evaluation.choice import check_scoring
-from dft_search.launch.connect import cluster_nodes, connected
-from dft_search.launch.desk import SlotPool
+from dft_search.launch.cluster import survey
+from dft_search.launch.connect import connected
+from dft_search.launch.desk import SlotPool, plan_cluster
 from dft_search.launch.job import Job, JobEnd, JobReport
-from dft_search.launch.planner import plan_slots
-from dft_search.launch.slot import SlotSpec
 from dft_search.search.options import Slots
 from dft_search.search.outcomes import TABLE, Outcome
+from dft_search.search.planning import slot_spec
 from dft_search.search.session import score_points
 from dft_search.search.signals import stop_signals
 from dft_search.search.study_folder import check_name
@@ -111,10 +111,8 @@ _SECTIONS = ("study", "space", "bundle", "checksum")  # of studies and bundles; 
 def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: str, facts: dict[str, Any]) -> int:
     from rich.console import Console
 
-    spec = SlotSpec(slots.workers, slots.gpus_per_worker, slots.cpus_per_worker, str(folder / "slots"))
-    found = plan_slots(cluster_nodes(), spec.bundle, slots.workers, 1)
-    if found.slots == 0:
-        raise InfrastructureError(f"the run does not fit: {found.missing}")
+    spec = slot_spec(slots, str(folder / "slots"))
+    plan = plan_cluster(survey(), spec, 1)
     console = Console(stderr=True)
     tracker = Tracker(uri, f"{name}-production", folder / "spill.jsonl")  # a study's experiment holds one parent
     tags = {"phase": "production", "seed": str(seed), "recipe_hash": recipe.hash}
@@ -128,7 +126,7 @@ def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: 
     outcome, message = Outcome.FAILED, "it did not start"
     console.print(f"Training '{name}' with {slots.workers} workers", markup=False)
     try:
-        pool = SlotPool(spec, 1, cold=False)
+        pool = SlotPool(spec, 1, cold=False, plan=plan)
         stopped = threading.Event()
 
         def stop() -> None:
@@ -136,7 +134,7 @@ def _run(recipe: Recipe, name: str, seed: int, slots: Slots, folder: Path, uri: 
             pool.request_stop()
 
         with stop_signals(stop):
-            pool.wait_for_workers(stopped.is_set)
+            pool.wait_for_workers(stopped.is_set, lambda line: console.print(line, markup=False, highlight=False))
             end = _follow(pool, job, lambda report: _take(report, tracker, run, console))
             outcome, message = Outcome(end.outcome), end.message or ""
         pool.close()

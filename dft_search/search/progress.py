@@ -32,6 +32,8 @@ class Progress:
     def __init__(self, options: StudyOptions, space: Space):
         self.options = options
         self.columns = [parameter.key for parameter in space.parameters]
+        told = [options.guide, *options.objectives]
+        self.metrics = list(dict.fromkeys([*(one.metric for one in told), *options.constraints]))
         self.console = Console(stderr=True)
         self.records: dict[int, TrialRecord] = {}
         self.slots: list[dict[str, Any]] = []
@@ -107,16 +109,23 @@ class Progress:
 
     # ------------------------------------------------------------------------------------------- views
     def _score(self, record: TrialRecord) -> str:
-        metric = self.options.objective.metric
+        """The numbers that the study looks at, of a trial's last report."""
+        named = [f"{metric} {text}" for metric in self.metrics if (text := self._number(record, metric)) is not None]
+        return ", ".join(named) or f"no {self.metrics[0]} yet"
+
+    @staticmethod
+    def _number(record: TrialRecord, metric: str) -> str | None:
+        if metric in record.perf:
+            return f"{record.perf[metric]:.4g}"
         score = (record.dev or {}).get(metric)
         if score is None:
-            return f"no {metric} yet"
+            return None
         error = f" ± {score['stderr']:.4f}" if score.get("stderr") is not None else ""
-        return f"{metric} {score['value']:.4f}{error}"
+        return f"{score['value']:.4f}{error}"
 
     def _table(self) -> Group:
         table = Table(expand=False)
-        for name in ("trial", "phase", "outcome", "budget", self.options.objective.metric):
+        for name in ("trial", "phase", "outcome", "budget", *self.metrics):
             table.add_column(name)
         for key in self.columns:
             table.add_column(_short(key))
@@ -126,8 +135,8 @@ class Progress:
             style = "bold" if record.outcome == RUNNING else None
             values = [_value(record.params.get(key)) for key in self.columns]
             phase = record.arm or record.phase
-            score = self._score(record).removeprefix(self.options.objective.metric)
-            table.add_row(str(record.trial), phase, outcome, f"{record.fraction:.0%}", score, *values, style=style)
+            numbers = [self._number(record, metric) or "-" for metric in self.metrics]
+            table.add_row(str(record.trial), phase, outcome, f"{record.fraction:.0%}", *numbers, *values, style=style)
         seconds = time.monotonic() - self.started_at
         return Group(table, Text(f"{self.now} · {seconds:.0f} s"))
 

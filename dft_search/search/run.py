@@ -13,13 +13,13 @@ from typing import Any
 from dft_search.config import InfrastructureError, Problem, RequestError, home
 from dft_search.config.document import to_yaml
 from dft_search.config.files import write_text
-from dft_search.launch.connect import cluster_nodes, connected, in_ray_job
-from dft_search.launch.planner import plan_slots
-from dft_search.launch.slot import SlotSpec
+from dft_search.launch.connect import connected, in_ray_job
 from dft_search.search.asker import Asker
 from dft_search.search.baseline import score_base
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.mirror import find_study, mirrored
+from dft_search.search.options import Transfer
+from dft_search.search.planning import most_slots, slot_spec
 from dft_search.search.progress import Progress
 from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
@@ -77,6 +77,8 @@ def _same_study(definition: Definition, folder: StudyFolder) -> None:
         ("space",),
         ("study", "seed"),
         ("study", "objective"),
+        ("study", "guard"),
+        ("study", "constraints"),
         ("study", "rungs"),
         ("study", "sampler"),
     ]
@@ -97,7 +99,10 @@ def _study_data(definition: Definition) -> dict[str, Any]:
     """The study file as it is kept: overrides applied, paths absolute."""
     recipe = definition.recipe.model_dump(mode="json", exclude_unset=True, by_alias=True)
     data = definition.document.data
-    return {"study": data["study"], "recipe": recipe, "space": data["space"]}
+    study = dict(data["study"])
+    if any(isinstance(given, Transfer) for given in definition.options.first_points):
+        study["first_points"] = definition.first_points()  # the study that they come from may be gone tomorrow
+    return {"study": study, "recipe": recipe, "space": data["space"]}
 
 
 def _run(definition: Definition, folder: StudyFolder, *, confirm: bool | None) -> int:
@@ -120,8 +125,10 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool | None) -
             )
             write_text(folder.study_file, to_yaml(_study_data(definition)))
             with Progress(options, definition.space) as progress, mirrored(folder, options.storage):
+                for warning in definition.warnings:
+                    progress.line(f"note: {warning}")
                 progress.phase("Connecting to Ray")
-                with connected(), stop_signals(_wish(folder, progress)):
+                with connected(f"; go on with: {_go_on(folder)}"), stop_signals(_wish(folder, progress)):
                     return _on_cluster(definition, folder, uri, facts, data, progress, confirm=confirm)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -161,21 +168,19 @@ def _on_cluster(
     *,
     confirm: bool,
 ) -> int:
-    from dft_search.launch.desk import SlotPool
+    from dft_search.launch.cluster import survey
+    from dft_search.launch.desk import SlotPool, plan_cluster
     from dft_search.search.tune import run_trials
 
     options = definition.options
-    wanted = None if options.slots.max == "auto" else options.slots.max
     shape = options.slots
-    spec = SlotSpec(shape.workers, shape.gpus_per_worker, shape.cpus_per_worker, str(folder.path / "slots"))
-    nodes = cluster_nodes()
-    plan = plan_slots(nodes, spec.bundle, shape.workers, wanted)
-    if plan.slots == 0:
-        raise InfrastructureError(f"the study does not fit: {plan.missing}")
-    problems = check_uri(uri, nodes=len(nodes))
+    spec = slot_spec(shape, str(folder.path / "slots"))
+    room = survey()
+    plan = plan_cluster(room, spec, most_slots(options))
+    problems = check_uri(uri, nodes=len(room.nodes) + room.grows)
     if problems:
         raise RequestError(problems)
-    slots = min(plan.slots, options.budget.trials)
+    slots = plan.slots
     tracker = Tracker(uri, options.tracking.experiment or options.name, folder.path / "spill.jsonl")
     state = folder.read_state()
     parent = state.get("mlflow", {}).get("run_id")
@@ -207,9 +212,9 @@ def _on_cluster(
     phase = "failed"
     try:
         progress.phase(f"Opening {slots} slot{'s' if slots > 1 else ''} of {shape.workers} workers")
-        pool = SlotPool(spec, slots, cold=shape.mode == "cold")
+        pool = SlotPool(spec, slots, cold=shape.mode == "cold", plan=plan)
         with _stoppable(session, pool, folder), progress.watching(pool):
-            pool.wait_for_workers(lambda: session.stopping is not None)
+            pool.wait_for_workers(lambda: session.stopping is not None, progress.phase)
             with _timed(folder, "search"):
                 score_base(session, pool)
                 progress.phase("Searching")
@@ -294,6 +299,12 @@ def _finish_report(folder: StudyFolder, tracker: Tracker, parent: str, phase: st
     report = build_report(folder.path)
     tracker.log_file(parent, folder.path / "report.html")
     tracker.log_file(parent, folder.path / "report.json")
+    if report["pareto"]:
+        on_front = report["pareto"]["front"]
+        tracker.log(parent, [], {"pareto_front": ", ".join(map(str, on_front))})
+        for row in report["leaderboard"]:
+            if row["mlflow_run_id"]:
+                tracker.log(row["mlflow_run_id"], [], {"pareto_front": str(row["trial"] in on_front).lower()})
     tracker.end(parent, "FINISHED" if phase == "finished" else "KILLED" if phase == "interrupted" else "FAILED")
     left = tracker.close()
     if left:

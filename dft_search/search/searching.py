@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dft_search.launch.job import Job, JobEnd, JobReport
 from dft_search.search.asker import Asker, Proposal
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
-from dft_search.search.pruning import SuccessiveHalving
+from dft_search.search.schedulers import Scheduler, make_scheduler
 from dft_search.search.session import StudySession, metric_value
 from dft_search.search.study_folder import TrialRecord
 
@@ -30,7 +30,7 @@ class Searching:
         self.waiting = deque(asker.unfinished())
         self.lost: Counter[int] = Counter()
         self._reconcile()
-        self.halving = self._halving()
+        self.scheduler = self._scheduler()
         seconds, spent = self.options.budget.seconds, session.folder.read_state().get("seconds", {})
         self.deadline = math.inf if seconds is None else time.monotonic() + seconds - spent.get(phase, 0.0)
 
@@ -86,9 +86,9 @@ class Searching:
             record = self.session.records[trial]
             value = self.session.value(record)
             self.asker.report(trial - self.offset, value, record.rows)
-            if record.fraction >= 1 or self.halving is None:
+            if record.fraction >= 1 or self.scheduler is None:
                 return True
-            return self.halving.goes_on(trial, record.fraction, value, protected=record.first)
+            return self.scheduler.goes_on(trial, record.fraction, value, protected=record.first)
 
     def on_end(self, trial: int, end: JobEnd) -> None:
         """Close a trial by the outcome table, in Optuna first: what it was not told would run again.
@@ -99,8 +99,10 @@ class Searching:
             if end.outcome == Outcome.INTERRUPTED and self.session.stopping is None:
                 return self._lost(trial, end)
             settled = self.session.settled(trial, end)
-            outcome, value = Outcome(settled.outcome), self.session.value(self.session.records[trial])
-            self.asker.tell(trial - self.offset, outcome, value if TABLE[outcome].value else None, settled.message)
+            outcome, record = Outcome(settled.outcome), self.session.records[trial]
+            values = self.session.values(record) if TABLE[outcome].value else None
+            violations = self.session.violations(record)
+            self.asker.tell(trial - self.offset, outcome, values, settled.message, violations)
             self.session.on_end(trial, end)
 
     def _lost(self, trial: int, end: JobEnd) -> None:
@@ -110,14 +112,14 @@ class Searching:
             return self.session.fail(end.message or f"trial {trial} lost its slot {self.lost[trial]} times")
         self.waiting.append(self.asker.proposal(trial - self.offset))
 
-    def _halving(self) -> SuccessiveHalving | None:
+    def _scheduler(self) -> Scheduler | None:
         """The scheduler, knowing the rungs of trials that an earlier session ran."""
-        if self.options.scheduler == "none":
+        scheduler, metric = make_scheduler(self.options), self.options.guide.metric
+        if scheduler is None:
             return None
-        halving = SuccessiveHalving(self.options.rungs, self.options.objective.sign)
-        metric = self.options.objective.metric
         for record in self.records():
             for report in self.session.folder.read_reports(record.trial):
-                if report["fraction"] < 1 and metric in report["scores"]:
-                    halving.goes_on(record.trial, report["fraction"], metric_value(report["scores"], metric))
-        return halving
+                value = metric_value(report["scores"], metric)
+                if report["fraction"] < 1 and math.isfinite(value):
+                    scheduler.goes_on(record.trial, report["fraction"], value)
+        return scheduler

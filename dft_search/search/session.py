@@ -11,13 +11,15 @@ from dft_search.config.files import write_json, write_text
 from dft_search.evaluation.retention import ENGLISH_RETENTION, BaseScores, english_retention, english_tasks
 from dft_search.evaluation.scores import Score
 from dft_search.launch.job import Job, JobEnd, JobReport
-from dft_search.search.definition import Definition
+from dft_search.search.definition import PERFORMANCE, Definition
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.study_folder import StudyFolder, TrialRecord
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.tracker import Tracker
 from dft_search.training.places import remove
 from dft_search.training.recipe import Recipe
+
+MEMORY, SPEED = PERFORMANCE  # metrics beside the scores that may be objectives and constraints
 
 
 class Watcher(Protocol):
@@ -71,6 +73,7 @@ class StudySession:
             if known is not None:
                 if known.outcome == Outcome.ABANDONED:  # its checkpoint is gone: it begins anew
                     known.logged_step, known.fraction, known.dev = 0, 0.0, None
+                    known.perf, known.feasible = {}, True
                     (self.folder.trial(known.trial) / "reports.jsonl").unlink(missing_ok=True)
                 known.outcome, known.ended = RUNNING, None
                 self.tidied.discard(known.trial)
@@ -117,6 +120,8 @@ class StudySession:
             record.rows, record.tokens, record.seconds = told["rows"], told["tokens"], told["seconds"]
             self._add_retention(record, told)
             record.dev = told["scores"]
+            _add_perf(record, told["history"])
+            record.feasible = all(violation <= 0 for violation in self.violations(record).values())
             record.checkpoint_uri = report.checkpoint or record.checkpoint_uri
             self.folder.append_report(trial, told)
             sealed = report.parts.get("test")
@@ -130,15 +135,31 @@ class StudySession:
     def _add_retention(self, record: TrialRecord, told: dict[str, Any]) -> None:
         """The score ``english_retention``, where the base model was scored on the same items."""
         scoring = self.definition.recipe.scoring
-        if self.base is None or record.phase == "confirm" or scoring is None or not told["scores"]:
+        if record.phase == "confirm" or scoring is None or not told["scores"]:
             return
         scores = {name: Score(**score) for name, score in told["scores"].items()}
-        score = english_retention(english_tasks(scoring), scores, told["items"], self.base)
+        base = BaseScores(scores, told["items"]) if record.arm == "base" else self.base
+        if base is None:
+            return
+        score = english_retention(english_tasks(scoring), scores, told["items"], base)
         told["scores"][ENGLISH_RETENTION] = {"value": score.value, "stderr": score.stderr, "n": score.n}
 
+    def metric(self, record: TrialRecord, name: str) -> float:
+        """A metric of a trial's last report, a score or ``perf/...``. NaN when there is none."""
+        return metric_value(record.dev or {}, name) if name not in record.perf else record.perf[name]
+
     def value(self, record: TrialRecord) -> float:
-        """The number that the study optimizes, of a trial's last report. NaN when there is none."""
-        return metric_value(record.dev or {}, self.options.objective.metric)
+        """The number that trials are pruned on and ranked by. NaN when there is none."""
+        return self.metric(record, self.options.guide.metric)
+
+    def values(self, record: TrialRecord) -> list[float]:
+        """The numbers that the study optimizes, in their order."""
+        return [self.metric(record, one.metric) for one in self.options.objectives]
+
+    def violations(self, record: TrialRecord) -> dict[str, float]:
+        """By constraint, how far a trial's last report breaks it (zero or less: kept); those that are known."""
+        found = {name: bound.violation(self.metric(record, name)) for name, bound in self.options.constraints.items()}
+        return {name: violation for name, violation in found.items() if math.isfinite(violation)}
 
     def _log(self, record: TrialRecord, told: dict[str, Any]) -> None:
         points: list[tuple[str, float, int]] = []
@@ -154,9 +175,11 @@ class StudySession:
     def settled(self, trial: int, end: JobEnd) -> JobEnd:
         """What the end of a job means for the study: no score is a divergence, and a discarded trial is abandoned."""
         record, outcome = self.records[trial], Outcome(end.outcome)
-        value = self.value(record)
-        if outcome in (Outcome.COMPLETED, Outcome.PRUNED) and not math.isfinite(value):
-            return JobEnd(Outcome.DIVERGED.value, f"its score is {value}")
+        needed = [self.options.guide, *(self.options.objectives if record.phase != "confirm" else [])]
+        values = {one.metric: self.metric(record, one.metric) for one in needed}
+        broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if outcome in (Outcome.COMPLETED, Outcome.PRUNED) and broken:
+            return JobEnd(Outcome.DIVERGED.value, ", ".join(broken))
         if outcome is Outcome.INTERRUPTED and self.stopping == "discard":
             return JobEnd(Outcome.ABANDONED.value, end.message)
         return end
@@ -172,7 +195,10 @@ class StudySession:
             if end.history:
                 self._keep_history(record, end)
             assert record.mlflow_run_id is not None
-            self.tracker.log(record.mlflow_run_id, [], {"outcome": outcome.value})
+            tags = {"outcome": outcome.value}
+            if self.options.constraints:
+                tags["feasible"] = str(record.feasible).lower()
+            self.tracker.log(record.mlflow_run_id, [], tags)
             if end.message:
                 self.tracker.log_text(record.mlflow_run_id, end.message, "message.txt")
             self.tracker.end(record.mlflow_run_id, TABLE[outcome].mlflow)  # type: ignore[arg-type]
@@ -223,19 +249,32 @@ class StudySession:
                 self.tidied.add(record.trial)
 
     def best(self) -> TrialRecord | None:
-        """The completed search trial with the best value."""
+        """The completed search trial with the best value, of those that keep the constraints if any does."""
         ranked = self.ranked()
         return ranked[0] if ranked else None
 
     def ranked(self) -> list[TrialRecord]:
-        """Completed search trials, the best first."""
+        """Completed search trials, the best first; those that break a constraint come last."""
         done = [r for r in self.records.values() if r.phase == "search" and r.outcome == Outcome.COMPLETED]
-        return sorted(done, key=lambda r: (-self.options.objective.sign * self.value(r), r.trial))
+        sign = self.options.guide.sign
+        return sorted(done, key=lambda r: (not r.feasible, -sign * self.value(r), r.trial))
 
 
 def metric_value(scores: Mapping[str, Mapping[str, Any]], metric: str) -> float:
     """A metric of a report's scores; NaN where it has none."""
     return float(scores[metric]["value"]) if metric in scores else math.nan
+
+
+def _add_perf(record: TrialRecord, history: list[dict[str, Any]]) -> None:
+    """Peak memory and mean speed over the steps so far, of rank 0."""
+    memory = [step["metrics"]["perf/memory_gb"] for step in history if "perf/memory_gb" in step["metrics"]]
+    speed = [step["metrics"]["perf/tokens_per_s"] for step in history if "perf/tokens_per_s" in step["metrics"]]
+    if memory:
+        record.perf[MEMORY] = max([*memory, record.perf.get(MEMORY, 0.0)])
+    if speed:
+        before = record.steps - len(history)
+        mean = record.perf.get(SPEED, 0.0) * before + sum(speed)
+        record.perf[SPEED] = mean / max(1, before + len(speed))
 
 
 def score_points(part: str, scores: dict[str, dict[str, Any]], step: int) -> list[tuple[str, float, int]]:

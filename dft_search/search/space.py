@@ -4,6 +4,7 @@ Optuna models parameters jointly only while their bounds never move, so a parame
 drawn from its full static range and then mapped onto what is left above the other. Everybody else sees the mapped one.
 """
 
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 
 from dft_search.config import Document, Options, Problem, RequestError, build, nearest
 
-Value = int | float | str | bool | None
+Value = int | float | str | bool | None | list[Any] | dict[str, Any]
 RELATIVE = " (relative)"  # ends Optuna's name of a parameter whose real value depends on another one
 
 
@@ -78,6 +79,23 @@ class Parameter:
     def optuna_name(self) -> str:
         return self.key + RELATIVE if self.above else self.key
 
+    def takes(self, value: Value) -> bool:
+        """Whether a value is one of its choices, or within its bounds."""
+        if self.kind in ("choice", "fixed"):
+            return value in self.choices
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def nearest(self, wanted: float, point: Mapping[str, Value]) -> int | float:
+        """The value of a number's range, above what it lies above in ``point``, that is nearest to ``wanted``."""
+        low, high = self.low, self.high
+        floor = point.get(self.above) if self.above else None
+        if isinstance(floor, int):
+            low = max(low, floor + 1)
+        value = min(max(wanted, low), high)
+        if self.step:
+            value = low + round((value - low) / self.step) * self.step
+        return round(value) if self.kind == "int" else float(value)
+
     def values(self) -> list[Value]:
         """All values, for a grid. Raises RequestError when there are infinitely many."""
         if self.kind in ("choice", "fixed"):
@@ -118,7 +136,8 @@ class Space:
         if parameter.kind == "fixed":
             return parameter.choices[0]
         if parameter.kind == "choice":
-            return drawer.suggest_categorical(name, list(parameter.choices))
+            labels = [_label(choice) for choice in parameter.choices]
+            return parameter.choices[labels.index(drawer.suggest_categorical(name, labels))]
         if parameter.kind == "float":
             return drawer.suggest_float(name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
         drawn = drawer.suggest_int(
@@ -171,7 +190,7 @@ class Space:
             if value not in parameter.choices:
                 expected = "one of " + ", ".join(map(str, parameter.choices))
                 raise RequestError(Problem(f"{value!r} is not a choice", key=parameter.key, expected=expected))
-            return value
+            return _label(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise RequestError(Problem(f"{value!r} is not a number", key=parameter.key))
         if parameter.kind == "float":
@@ -199,10 +218,15 @@ class Space:
                 return
             for value in parameter.values():
                 real = self._real(parameter, value, point) if parameter.kind == "int" else value  # type: ignore[arg-type]
-                told = drawn if parameter.kind == "fixed" else {**drawn, parameter.optuna_name: value}
+                told = drawn if parameter.kind == "fixed" else {**drawn, parameter.optuna_name: _label(value)}
                 yield from extend(index + 1, {**point, parameter.key: real}, told)
 
         yield from extend(0, {}, {})
+
+
+def _label(value: Value) -> Value:
+    """What stands for a choice in Optuna, which stores plain values alone: JSON for lists and mappings."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
 def _outside(parameter: Parameter, value: float) -> Problem:

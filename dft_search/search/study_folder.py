@@ -5,7 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class TrialRecord:
         arm: what it stands for: in confirmation, and among the baselines ``base``.
         params: values of the space by dotted key (real layers).
         dev: scores of the last report by metric, {value, stderr, n, ...}.
+        perf: peak memory in GB and mean tokens a second of rank 0, by the metric's name.
+        feasible: whether its last report kept all of the study's constraints that could be told.
     """
 
     trial: int
@@ -54,6 +56,8 @@ class TrialRecord:
     started: float = 0.0
     ended: float | None = None
     logged_step: int = 0
+    perf: dict[str, float] = field(default_factory=dict)
+    feasible: bool = True
 
     @property
     def name(self) -> str:
@@ -114,6 +118,13 @@ class StudyFolder:
             except json.JSONDecodeError:
                 break
         return reports
+
+    def read_champion(self) -> int | None:
+        """The search trial that confirmation chose; None when there is no confirmation yet."""
+        if not self.confirmation.exists():
+            return None
+        champion = json.loads(self.confirmation.read_text(encoding="utf-8")).get("champion") or {}
+        return champion.get("trial")
 
     def read_state(self) -> dict[str, Any]:
         """``study.json``; empty when there is none yet."""

@@ -15,12 +15,14 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from dft_search.config import InfrastructureError
+from dft_search.launch.alive import cluster_gone
+from dft_search.launch.cluster import beside
 from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import Job, JobEnd, JobReport
 
 JOB, REPORT = "job", "report"
 SETTLE_SECONDS = 120.0  # for jobs that were stopped to leave their slots
-DRIVER_CPUS = 0.01  # a trial's driver only waits, but Tune wants it to ask for something
+DRIVER_SHARE = 0.0001  # a trial's driver only waits, but Tune wants it to ask for something
 
 
 class StudyLoop(Protocol):
@@ -96,6 +98,10 @@ class _StudySearcher(_Unsaved, Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if cluster_gone():
+            return Searcher.FINISHED
+        if len(self.trials) >= max(1, self.pool.placed()):
+            return None  # a slot that has no place yet needs no trial, and the sampler will know more by then
         job = self.study.next_job()
         if job is None:
             return Searcher.FINISHED
@@ -108,6 +114,9 @@ class _StudySearcher(_Unsaved, Searcher):
             return  # the scheduler stopped it, and it has been closed there
         report = result[REPORT].report if result and REPORT in result else None
         if report is None or report.end is None:
+            if cluster_gone():
+                self.study.on_end(trial, JobEnd("interrupted", "the cluster vanished"))
+                return
             self.pool.reclaim(trial)
             self.study.on_end(trial, JobEnd("interrupted", "its slot, or the process that drove it, died"))
             return
@@ -150,8 +159,12 @@ def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) ->
     os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1")
     os.environ.update(TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0", RAY_AIR_NEW_OUTPUT="0")
     trials: dict[str, int] = {}
+    node = beside()  # drivers of trials end with the driver of the study alone, not with any other node
+    share = tune.PlacementGroupFactory(
+        [{node.resource: DRIVER_SHARE}], bundle_label_selector=[{"ray.io/node-id": node.node_id}]
+    )
     tuner = tune.Tuner(
-        tune.with_resources(TrialDriver, {"CPU": DRIVER_CPUS}),
+        tune.with_resources(TrialDriver, share),
         tune_config=tune.TuneConfig(
             search_alg=_StudySearcher(study, pool, trials),
             scheduler=_StudyScheduler(study, trials),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dft_search.config import Problem, RequestError, expand_path
 from dft_search.data.encode import Encoded
 from dft_search.training import base, checkpoints
-from dft_search.training.micro import micro_batch_rows
+from dft_search.training.micro import OutOfMemory, is_out_of_memory, micro_batch_rows
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Decision, Report, Reporter, StepRecord
 from dft_search.training.schedule import rung_steps, total_steps
@@ -33,6 +33,7 @@ class Run:
         rungs: fractions of the budget, below 1, at which to report. 1.0 is always reported.
         checkpoint_seconds: longest time between two checkpoints.
         steps_limit: stop after so many steps, unscored and without a checkpoint (replays).
+        micro_batch_rows: rows of a micro-batch in place of what the recipe says or leaves to choice.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Run:
     rungs: list[float]
     checkpoint_seconds: float = 300.0
     steps_limit: int | None = None
+    micro_batch_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class _Progress:
             training.length, rows=len(data), batch_rows=training.batch_rows, tokens_per_row=per_row
         )
         self.rungs = rung_steps(run.rungs, self.total)
-        rows = micro_batch_rows(
+        rows = run.micro_batch_rows or micro_batch_rows(
             training,
             built.model.config,
             max_length=recipe.data.max_length,
@@ -133,6 +135,10 @@ class _Progress:
             record = self.stepper.run(self.step, prepared)
         except Diverged as error:
             raise Diverged(error.step, self.history) from None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(self.step + 1, self.stepper.micro_rows, error) from error
         self.step += 1
         self.tokens += prepared.tokens
         self.history.append(record)

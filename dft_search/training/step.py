@@ -56,7 +56,8 @@ class Stepper:
         self, recipe: Recipe, built: Built, data: Encoded, session: Session, *, seed: int, total: int, micro_rows: int
     ):
         self._recipe, self._built, self._data, self._session = recipe, built, data, session
-        self._seed, self._total, self._micro_rows = seed, total, micro_rows
+        self._seed, self._total = seed, total
+        self.micro_rows = min(micro_rows, recipe.training.batch_rows)
         self._order = RowOrder(len(data), recipe.training.batch_rows, derive(seed, "order"))
         self._parameters = list(trainable_parameters(built.model).values())
         self.optimizer = make_optimizer(self._parameters, recipe.training.optimizer, session.device)
@@ -73,7 +74,7 @@ class Stepper:
             self._order.batch(step),
             rank=session.rank,
             world_size=session.world_size,
-            micro_batch_rows=self._micro_rows,
+            micro_batch_rows=self.micro_rows,
         )
         objective, layers = self._recipe.objective, self._built.model.config.num_hidden_layers
         batches = [

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dft_search.launch.desk import JobClient, SlotPool
-from dft_search.launch.job import Job, JobReport
-from dft_search.launch.slot import SlotSpec
+from dft_search.launch.job import Job, JobReport, SlotSpec
 from dft_search.search.definition import Definition, load_study
 from tests.search.small import write_world
 
@@ -107,6 +107,27 @@ def test_an_error_ends_the_job_with_its_traceback_and_replaces_the_workers(pool,
     assert what_counts(run(pool.client(), job(definition, tmp_path / "b"))) == what_counts(first)
 
 
+def test_an_error_of_one_rank_ends_the_group_within_30_s(pool, definition, tmp_path):
+    first = run(pool.client(), job(definition, tmp_path / "a"))
+    before = pool.states()[0]
+    psutil.Process(before["pids"][1]).rlimit(psutil.RLIMIT_FSIZE, (0, 0))  # its disk is full; rank 0 waits for it
+    client, began = pool.client(), time.monotonic()
+    reports = run(client, job(definition, tmp_path, 1))
+    assert reports[-1].end.outcome == "failed" and "File too large" in reports[-1].end.message
+    while not all(map(gone, before["pids"].values())):
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
+    assert what_counts(run(client, job(definition, tmp_path / "b"))) == what_counts(first)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_kill_9_of_a_worker_goes_on_from_the_checkpoint(pool, definition, tmp_path, rank):
     undisturbed = run(pool.client(), job(definition, tmp_path / "a"))
@@ -142,3 +163,19 @@ def test_a_stop_writes_a_checkpoint_that_is_gone_on_from(ray_cluster, definition
     assert rest[-1].end.outcome == "completed"
     assert losses(reports) + losses(rest) == losses(undisturbed)
     assert what_counts(rest)[1:] == what_counts(undisturbed)[1:]
+
+
+@pytest.mark.parametrize("name", ["Slot", "TrainController"])
+def test_kill_9_of_what_runs_a_slot_goes_on_from_the_checkpoint(ray_cluster, definition, tmp_path, name):
+    pool = SlotPool(SlotSpec(2, 0, 1, str(tmp_path / "slots")), 1, cold=False)
+    undisturbed = run(pool.client(), job(definition, tmp_path / "a"))
+    client = pool.client()
+    assert client.start(job(definition, tmp_path / "b"))
+    reports = [client.advance()]
+    worker = psutil.Process(pool.states()[0]["pids"][0])
+    (victim,) = [each for each in worker.parent().children() if each.name().startswith(f"ray::{name}")]
+    victim.kill()
+    while reports[-1].end is None:
+        reports.append(client.advance())
+    assert what_counts(reports) == what_counts(undisturbed)
+    pool.close()

@@ -249,7 +249,7 @@ def test_without_a_confirmation_the_best_of_many_is_called_that(writer: Callable
     assert report["champion"]["trial"] == 1
     assert "the highest of 2 completed trials, which chance alone favors" in report["verdict"]
     assert report["importance"]["values"] == {}
-    assert "no optuna.journal" in report["importance"]["reason"]
+    assert "it takes 10 completed trials, and there are 2" in report["importance"]["reason"]
 
 
 def test_an_empty_study_and_no_study(tmp_path: Path, writer: Callable[..., Any]) -> None:

@@ -54,7 +54,12 @@ class Study:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "DFT_SEARCH_HOME": str(self.home), "RAY_ADDRESS": self.address, "COLUMNS": "300"}
+        return {
+            **os.environ,
+            "DFT_SEARCH_HOME": str(self.home),
+            "RAY_ADDRESS": self.address,
+            "RAY_AUTH_MODE": "disabled",
+        }
 
     @contextmanager
     def driven(self, *options: str, program: tuple[str, ...] = ("-m", "dft_search")) -> Iterator["Driver"]:
@@ -174,7 +179,19 @@ def is_as_if_undisturbed(study: Study, reference: Study) -> None:
             steps = [point.step for point in client.get_metric_history(record.mlflow_run_id, "loss/total")]
             assert sorted(steps) == list(range(1, record.steps + 1)), record.trial
     assert not list(study.folder.path.glob("trials/*/checkpoints/.*")), "a half-written checkpoint was left behind"
-    assert study.report() == reference.report()
+    assert list(_differences(study.report(), reference.report(), "report")) == []
+
+
+def _differences(mine: Any, theirs: Any, place: str) -> Iterator[str]:
+    """Where two documents differ, one line each."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for key in {**mine, **theirs}:
+            yield from _differences(mine.get(key), theirs.get(key), f"{place}.{key}")
+    elif isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        for index, pair in enumerate(zip(mine, theirs, strict=True)):
+            yield from _differences(*pair, f"{place}[{index}]")
+    elif mine != theirs:
+        yield f"{place}: {mine!r} is not {theirs!r}"
 
 
 def _started(study: Study, trial: int, seconds: float) -> bool:

@@ -1,0 +1,134 @@
+"""Study files: metrics that exist, spaces over any key of the recipe, first points from another study."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dft_search.config import RequestError
+from dft_search.config.document import to_yaml
+from dft_search.search.definition import Definition, load_study
+from dft_search.search.study_folder import StudyFolder, TrialRecord
+from tests.search.small import LAYERS, study, write_world
+
+LORA = {"lora": {"rank": 4}}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder
+
+
+def load(world: Path, space: dict[str, Any] | None = None, name: str = "study", **changes: Any) -> Definition:
+    data = study(world, **changes)
+    data["space"] = space or data["space"]
+    path = world / f"{name}.yaml"
+    path.write_text(to_yaml(data))
+    return load_study(path)
+
+
+def problem(world: Path, **arguments: Any) -> str:
+    with pytest.raises(RequestError) as caught:
+        load(world, **arguments)
+    return str(caught.value)
+
+
+def test_any_key_of_the_recipe_can_be_searched(world):
+    space = {
+        "training.trainable": {"choice": ["full", LORA]},
+        "training.trainable.lora.rank": {"int": [2, 8], "log": True, "when": {"training.trainable": [LORA]}},
+        "training.trainable.lora.dropout": {
+            "float": [0.0, 0.2],
+            "when": {"training.trainable": [LORA], "training.trainable.lora.rank": [4, 8]},
+        },
+        "training.batch_rows": {"choice": [4, 8]},
+        "training.schedule.warmup": {"float": [0.0, 0.2], "step": 0.1},
+        "objective.reading": {"choice": ["teacher_forced", "aligned"]},
+    }
+    definition = load(world, space, first_points=[])
+    assert definition.recipe_for({"training.trainable": "full"}).training.trainable == "full"
+    point = {"training.trainable": LORA, "training.trainable.lora.rank": 8, "training.trainable.lora.dropout": 0.2}
+    lora = definition.recipe_for(point).training.trainable.lora
+    assert (lora.rank, lora.dropout) == (8, 0.2)
+    drawn = definition.space.encode(definition.complete(point), definition.fixed)
+    assert drawn["training.trainable"] == '{"lora": {"rank": 4}}' and drawn["training.trainable.lora.rank"] == 8
+    unranked = definition.complete({"training.trainable": LORA, "training.trainable.lora.rank": 3})
+    assert "training.trainable.lora.dropout" not in unranked  # nested: its condition is on a value that is not there
+    assert "training.trainable.lora.rank" not in definition.complete({"training.trainable": "full"})
+
+
+def test_the_hash_is_over_what_a_recipe_really_uses(world):
+    definition = load(world)
+    none = {"objective.conversion.supervision": "none", "objective.thinking.supervision": "none"}
+    hashes = {definition.recipe_for({**none, "objective.thinking.layer": layer}).hash for layer in (2, 3)}
+    assert len(hashes) == 1
+    deep = {**none, "objective.thinking.supervision": "logits"}
+    assert len({definition.recipe_for({**deep, "objective.thinking.layer": layer}).hash for layer in (2, 3)}) == 2
+
+
+def test_a_condition_that_never_holds_is_told(world):
+    space = {"training.clip_norm": {"float": [0.5, 1.0], "when": {"objective.method": "sft"}}}
+    assert "space.training.clip_norm: can never apply" in problem(world, space=space, first_points=[])
+    chained = {
+        "objective.method": {"choice": ["dft", "tft"]},
+        "training.clip_norm": {"float": [0.5, 1.0], "when": {"objective.method": "sft"}},
+    }
+    assert "space.training.clip_norm: can never apply" in problem(world, space=chained, first_points=[])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": {"maximize": "scor"}}, "no task yields the metric 'scor'"),
+        ({"objective": [{"maximize": "score"}, {"minimize": "perf/memory"}]}, "did you mean 'perf/memory_gb'?"),
+        ({"constraints": {"english_retention": {"at_least": -1}}}, "needs a dev task whose language is en"),
+        ({"constraints": {"score": {"at_lest": -1}}}, "did you mean 'at_least'?"),
+        ({"constraints": {"score": {}}}, "needs exactly one of at_least and at_most"),
+        ({"objective": [{"maximize": "score"}, {"minimize": "tiny_questions"}], "guard": "acc"}, "the metric 'acc'"),
+        ({"objective": [{"maximize": "score"}, {"minimize": "score"}]}, "names a metric twice"),
+        ({"guard": "score"}, "guard is for several objectives"),
+        ({"sampler": "nsga"}, "did you mean 'nsga2'?"),
+        ({"scheduler": "hyper"}, "did you mean 'hyperband'?"),
+        ({"first_points": [{"study": "nobody"}]}, "no study 'nobody'"),
+        ({"first_points": [{"study": "nobody", "tops": 2}]}, "did you mean 'top'?"),
+        ({"first_points": ["tftt"]}, "did you mean 'tft'?"),
+        ({"first_points": [{"training.optimizer.learning_rate": 5}]}, "5 is outside its range"),
+    ],
+)
+def test_wrong_studies(world, home, changes, message):
+    assert message in problem(world, **changes)
+
+
+def test_points_from_another_study_keep_their_fraction_of_the_depth(world, home):
+    """The other model is twice as deep; its best trial was chosen by confirmation, its third is no recipe of ours."""
+    other = StudyFolder(home / "studies" / "other")
+    other.path.mkdir(parents=True)
+    other.study_file.write_text("study: {name: other, objective: {maximize: score}}\n")
+    other.update_state(num_layers=2 * LAYERS)
+    deep = {
+        "objective.conversion.supervision": "logits",
+        "objective.conversion.layer": 2,
+        "objective.thinking.supervision": "logits",
+        "objective.thinking.layer": 4,
+        "training.optimizer.learning_rate": 0.5,
+        "training.clip_norm": 3.0,
+    }
+    points = [
+        {**deep, "training.optimizer.learning_rate": 2e-3},
+        deep,
+        {**deep, "objective.conversion.supervision": "everything"},
+        {**deep, "objective.conversion.supervision": "none", "objective.thinking.layer": 2 * LAYERS},
+    ]
+    for number, (point, value) in enumerate(zip(points, (0.5, 0.9, 0.8, 0.1), strict=True)):
+        score = {"score": {"value": value, "stderr": None, "n": 3}}
+        other.write_trial(TrialRecord(number, "search", point, 1, "0", outcome="completed", dev=score))
+    other.write_trial(TrialRecord(9, "search", points[0], 1, "0", outcome="pruned", dev=score))
+    found = load(world, first_points=[{"study": "other", "top": 4}]).first_points()
+    assert found[0]["objective.conversion.layer"] == 1 and found[0]["objective.thinking.layer"] == 2
+    assert found[0]["training.optimizer.learning_rate"] == 1e-2  # brought into the range
+    assert [point["training.optimizer.learning_rate"] for point in found] == [1e-2, 2e-3, 1e-2]
+    assert found[2]["objective.thinking.layer"] == LAYERS and "objective.conversion.layer" not in found[2]
+    (other.path / "confirmation.json").write_text('{"champion": {"trial": 3}}')
+    assert load(world, first_points=[{"study": str(other.path), "top": 1}]).first_points() == [found[2]]
