@@ -141,9 +141,7 @@ def record(out: Path, worlds: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RECORDED, help="default: the recorded file")
-    parser.add_argument(
-        "--worlds", type=Path, default=home() / "worlds", help="where worlds but the shipped one are built"
-    )
+    parser.add_argument("--worlds", type=Path, default=home() / "worlds", help="where those not shipped are built")
     given = parser.parse_args()
     torch.set_num_threads(1)
     record(given.out, given.worlds)
