@@ -1,5 +1,6 @@
 """Plain TFT, tuned by a search of its own: as many trials as the study has, over what is left of its space."""
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,8 @@ def tune_tft(session: StudySession, pool: "SlotPool") -> None:
     if not searching.has_work():
         return
     limit = searching.options.budget.trials + len(searching.waiting)
-    run_trials(searching, pool, limit=limit, folder=session.folder.path / "tune" / "tft")
+    scratch = session.folder.path / "tune" / f"tft-{int(time.time() * 1000)}"  # no other session's
+    run_trials(searching, pool, limit=limit, folder=scratch)
 
 
 def open_tuning(session: StudySession) -> Searching | None:
