@@ -13,7 +13,12 @@ RecipeFile = Annotated[
     str,
     typer.Argument(metavar="FILE", help="A file with a recipe (study file or bundle), or the name of a shipped study."),
 ]
-StudyName = Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")]
+StudyName = Annotated[str, typer.Argument(metavar="NAME", help="The study's name, or the path of its folder.")]
+StudyPlace = Annotated[str, typer.Argument(metavar="NAME", help="The study's name, its folder or its URL.")]
+Confirm = Annotated[
+    bool | None,
+    typer.Option("--confirm/--no-confirm", help="Run the confirmation phase (kept for later sessions; at first: yes)."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, as in recipe.training.clip_norm=0.5."),

@@ -1,10 +1,12 @@
 """``resume``: goes on with a study."""
 
-from dft_search.cli.options import StudyName
+from dft_search.cli.options import Confirm, StudyPlace
 
 
-def run(name: StudyName) -> int:
+def run(name: StudyPlace, confirm: Confirm = None) -> int:
     """Go on with an interrupted study.
+
+    NAME may be the path of its folder, or the URL of its storage with its name.
 
     Its trials continue from their last checkpoints, under their own numbers.
 
@@ -12,4 +14,4 @@ def run(name: StudyName) -> int:
     """
     from dft_search.search.run import resume
 
-    return resume(name)
+    return resume(name, confirm=confirm)

@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from dft_search.cli.options import Overrides, StudyFile, study_file
+from dft_search.cli.options import Confirm, Overrides, StudyFile, study_file
 
 
 def run(
     file: StudyFile,
     name: Annotated[str | None, typer.Option("--name", help="The study's name, instead of the file's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study if it exists.")] = False,
-    confirm: Annotated[bool, typer.Option("--confirm/--no-confirm", help="Run the confirmation phase.")] = True,
+    confirm: Confirm = None,
     overrides: Overrides = None,
 ) -> int:
     """Run a study.

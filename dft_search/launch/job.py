@@ -71,11 +71,15 @@ class JobEnd:
         outcome: an outcome's value (``pruned`` when it was told to stop), or ``LOST``.
         message: what is to be said about it.
         micro_batch_rows: that did not fit into memory, where it is known.
+        history: metrics of the steps since its last report, of a run that ended between two reports.
+        is_hopeless: other jobs would fare the same (the disk is full): it was interrupted, and the study should end.
     """
 
     outcome: str
     message: str | None = None
     micro_batch_rows: int | None = None
+    history: tuple[dict[str, Any], ...] = ()
+    is_hopeless: bool = False
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """What every rank of a slot runs: take a job, train it, report, take the next; base weights and data stay warm."""
 
 import dataclasses
+import errno
 import os
 import random
-import shutil
 import threading
 import traceback
 from typing import Any
@@ -12,6 +12,7 @@ import ray
 import ray.train
 import torch
 
+from dft_search.config import InfrastructureError
 from dft_search.evaluation.options import ScoringOptions
 from dft_search.evaluation.scorer import Scorer, Scores
 from dft_search.launch.clock import JobClock
@@ -20,6 +21,7 @@ from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
 from dft_search.training.loop import Diverged, Run, run_training, score_untrained
 from dft_search.training.micro import OutOfMemory, is_out_of_memory
+from dft_search.training.places import remove
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Decision, Report
 from dft_search.training.session import Session
@@ -55,7 +57,7 @@ def slot_loop(config: dict[str, Any]) -> None:
         if rank == 0:
             ray.get(slot.finish.remote(number, end))
             if end.outcome == "pruned":  # nothing will go on from there, and disks fill up
-                shutil.rmtree(job.folder, ignore_errors=True)
+                remove(job.folder)
 
 
 def is_lost_peer(error: BaseException) -> bool:
@@ -71,8 +73,23 @@ def is_lost_peer(error: BaseException) -> bool:
     )
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether a full disk (or quota) is behind an error. Checkpointing wraps it, over all ranks, in its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def end_of(error: BaseException) -> JobEnd:
     """The outcome that an exception of a rank stands for."""
+    if isinstance(error, InfrastructureError):
+        return JobEnd("interrupted", str(error), is_hopeless=True)
+    if is_full(error):
+        return JobEnd("interrupted", f"no space is left on the disk: {error}", is_hopeless=True)
     if isinstance(error, OutOfMemory):
         return JobEnd("out_of_memory", f"{error}; {what_fits(error.micro_batch_rows)}", error.micro_batch_rows)
     if is_out_of_memory(error):
@@ -94,7 +111,7 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
         try:
             end = run_training(recipe, run, reporter, session, workspace)
         except Diverged as error:  # the loss is reduced over ranks, so all of them are here
-            return JobEnd("diverged", str(error))
+            return JobEnd("diverged", str(error), history=tuple(dataclasses.asdict(step) for step in error.history))
         if end.outcome == "completed" and job.keep_model is not None:
             save_pretrained(workspace.latest.live, job.keep_model)
     return JobEnd({"completed": "completed", "stopped": "pruned", "interrupted": "interrupted"}[end.outcome])

@@ -1,6 +1,5 @@
 """Reads a study's folder into plain views. Tolerant of a running or killed study; never writes."""
 
-import fcntl
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dft_search.config import Problem, RequestError, load_document, nearest
+from dft_search.config.lock import FolderLock
 from dft_search.objectives.options import Objective
 
 
@@ -195,15 +195,9 @@ def _check(folder: Path) -> None:
 
 def _state(folder: Path, told: str) -> str:
     """A study that calls itself running while nobody holds its lock was cut off."""
-    lock = folder / "lock"
-    if told != "running" or not lock.is_file():
+    if told != "running" or not (folder / "lock").is_file():
         return told
-    with open(lock, encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return told
-    return "interrupted"
+    return told if FolderLock(folder / "lock").holder() is not None else "interrupted"
 
 
 def _objectives(given: Any) -> tuple[tuple[str, bool], ...]:

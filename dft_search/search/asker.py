@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dft_search.config import Problem, RequestError
 from dft_search.search.options import StudyOptions
 from dft_search.search.outcomes import TABLE, Outcome
 from dft_search.search.samplers import make_sampler
 from dft_search.search.seeds import derive_seed
 from dft_search.search.space import Space, Value
+from dft_search.search.storage import open_storage
 
 POINT = "point"  # user attribute: the real values of a trial, as everybody else sees them
 SEED = "seed"
@@ -47,16 +46,16 @@ class Asker:
     """One study in Optuna's storage. Used by the driver process alone.
 
     Args:
-        journal: path of the journal file.
+        storage: where the study is kept, or the path of a journal file.
         options: the ``study`` section.
         space: what may be drawn.
         fixed: values of the template recipe by dotted key, for conditions.
     """
 
-    def __init__(self, journal: Path, options: StudyOptions, space: Space, fixed: Mapping[str, Value]):
+    def __init__(self, storage: BaseStorage | Path, options: StudyOptions, space: Space, fixed: Mapping[str, Value]):
         self.options, self.space, self.fixed = options, space, fixed
         self.study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=open_storage(None, storage) if isinstance(storage, Path) else storage,
             study_name=options.name,
             directions=["maximize" if one.sign > 0 else "minimize" for one in options.objectives],
             load_if_exists=True,
@@ -72,21 +71,42 @@ class Asker:
         if self.study.user_attrs.get(GIVEN_POINTS) is not None:
             return
         draws = [self.space.encode(point, self.fixed) for point in points]
-        for draw in draws:
-            self.study.enqueue_trial(draw, user_attrs={FIRST: True})
+        given = [(draw, {FIRST: True}) for draw in draws]
         if self.options.sampler == "grid":
-            for draw in self.space.grid(self.fixed):
-                if draw not in draws:
-                    self.study.enqueue_trial(draw)
+            given += [(draw, {}) for draw in self.space.grid(self.fixed) if draw not in draws]
+        for draw, attributes in given[len(self) :]:  # nothing is asked before all are there: some may be, after a crash
+            self.study.enqueue_trial(draw, user_attrs=attributes)
         self.study.set_user_attr(GIVEN_POINTS, len(draws))
 
     def unfinished(self) -> list[Proposal]:
         """Trials that an earlier session left running; they go on under their own number."""
         running = self.study.get_trials(states=(TrialState.RUNNING,))
         for trial in running:
-            if SEED not in trial.user_attrs:  # the driver died in the middle of ask: nothing was started for it
-                self.tell(trial.number, Outcome.ABANDONED)
-        return [_proposal(trial) for trial in running if SEED in trial.user_attrs]
+            if SEED not in trial.user_attrs:  # the driver died in the middle of ask
+                self._ask_again(trial)
+        return [_proposal(self._trial(trial.number)) for trial in running]
+
+    def _ask_again(self, trial: FrozenTrial) -> None:
+        """Finish what ``ask`` began for a trial: the same point as if it had not been cut off, drawn on a copy."""
+        study = optuna.create_study(directions=self.study.directions, sampler=self._sampler(trial.number))
+        others = [t for t in self._trials() if t.number != trial.number and t.state != TrialState.WAITING]
+        study.add_trials(others)
+        if "fixed_params" in trial.system_attrs:
+            study.enqueue_trial(trial.system_attrs["fixed_params"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            point = self.space.draw(study.ask(), self.fixed)
+        drawn, storage = study.trials[-1], self.study._storage
+        for name, distribution in drawn.distributions.items():
+            value = distribution.to_internal_repr(drawn.params[name])
+            storage.set_trial_param(trial._trial_id, name, value, distribution)
+        for key, value in drawn.system_attrs.items():
+            storage.set_trial_system_attr(trial._trial_id, key, value)
+        self._give(Trial(self.study, trial._trial_id), point)
+
+    def proposal(self, number: int) -> Proposal:
+        """What ``ask`` gave for a number."""
+        return _proposal(self._trial(number))
 
     def __len__(self) -> int:
         """How many numbers are given out, first points that wait included."""
@@ -113,9 +133,13 @@ class Asker:
             warnings.simplefilter("ignore", UserWarning)
             trial = self.study.ask()
             point = self.space.draw(trial, self.fixed)
+        self._give(trial, point)
+        return _proposal(self._trial(trial.number))
+
+    def _give(self, trial: Trial, point: dict[str, Value]) -> None:
+        """Write down what everybody else sees of a trial; the seed last, which says that it is all there."""
         trial.set_user_attr(POINT, point)
         trial.set_user_attr(SEED, derive_seed(self.options.seed, "trial", trial.number))
-        return _proposal(self._trial(trial.number))
 
     def preview(self, count: int) -> list[dict[str, Value]]:
         """The first ``count`` points of a study that does not exist yet, without running anything.
@@ -188,14 +212,6 @@ class Asker:
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         return make_sampler(self.options, derive_seed(self.options.seed, "sampler", number))
-
-
-def open_asker(journal: Path, options: StudyOptions, space: Space, fixed: Mapping[str, Value]) -> Asker:
-    """An Asker, with a clear error when the journal cannot be read. Raises RequestError."""
-    try:
-        return Asker(journal, options, space, fixed)
-    except (ValueError, KeyError, OSError) as error:
-        raise RequestError(Problem(f"cannot be read as an Optuna journal: {error}", file=str(journal))) from error
 
 
 def _outcome(trial: FrozenTrial) -> Outcome | None:

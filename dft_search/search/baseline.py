@@ -6,7 +6,7 @@ from dft_search.config import InfrastructureError
 from dft_search.evaluation.retention import ENGLISH_RETENTION, BaseScores, english_tasks
 from dft_search.evaluation.scores import Score
 from dft_search.launch.desk import SlotPool
-from dft_search.launch.job import JobEnd
+from dft_search.launch.job import Job, JobEnd
 from dft_search.search.outcomes import Outcome
 from dft_search.search.session import StudySession
 from dft_search.search.study_folder import BASELINES, TrialRecord
@@ -27,19 +27,25 @@ def score_base(session: StudySession, pool: SlotPool) -> None:
     if record is None or record.outcome != Outcome.COMPLETED:
         record = record or TrialRecord(BASELINES, "baseline", {}, session.options.seed, recipe.hash, arm="base")
         resolved = recipe.model_copy(update={"objective": recipe.objective.resolved(session.definition.num_layers)})
-        client = pool.client()
-        job = session.begin(record, resolved, [], ["steer"], untrained=True)
-        if not client.start(job):
-            return session.on_end(record.trial, JobEnd("interrupted"))
-        report = client.advance()
-        if report.report is not None:
-            session.on_report(record.trial, report)
-        assert report.end is not None  # an untrained run reports once
-        session.on_end(record.trial, report.end)
+        end = _score(session, pool, session.begin(record, resolved, [], ["steer"], untrained=True))
+        session.on_end(record.trial, end)
+        if end.is_hopeless:
+            return session.fail(end.message or "the base model could not be scored")
     session.base = read_base(session, BASELINES)
     asked = [*(one.metric for one in session.options.objectives), *session.options.constraints]
     if session.base is None and ENGLISH_RETENTION in asked and not session.stopping:
         raise InfrastructureError(f"the base model could not be scored: {session.records[BASELINES].message}")
+
+
+def _score(session: StudySession, pool: SlotPool, job: Job) -> JobEnd:
+    client = pool.client()
+    if not client.start(job):
+        return JobEnd("interrupted")
+    report = client.advance()
+    if report.report is not None:
+        session.on_report(job.trial, report)
+    assert report.end is not None  # an untrained run reports once
+    return report.end
 
 
 def read_base(session: StudySession, trial: int) -> BaseScores | None:

@@ -15,6 +15,7 @@ from dft_search.search.arms import ArmPlan, plan_arms, plan_followers, tuning_fa
 from dft_search.search.baseline import read_base
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.seal import log_predictions, open_test, read_seal, seal, write_items
+from dft_search.search.searching import MAX_LOST
 from dft_search.search.seeds import derive_seed
 from dft_search.search.session import StudySession
 from dft_search.search.study_folder import CONFIRMATION, TrialRecord
@@ -117,6 +118,7 @@ def _next_number(session: StudySession) -> int:
 def _drive(session: StudySession, pool: SlotPool, work: "Queue[Work]") -> None:
     """One thread of the driver: runs confirmation jobs on whatever slot is free, until none is left."""
     client = pool.client()
+    lost = 0
     while not session.stopping:
         try:
             record, recipe = work.get_nowait()
@@ -128,18 +130,23 @@ def _drive(session: StudySession, pool: SlotPool, work: "Queue[Work]") -> None:
             if not client.start(job):
                 session.on_end(record.trial, JobEnd("interrupted"))
                 return
-            _follow(session, client, record.trial)
+            end = _follow(session, client, record.trial)
         except InfrastructureError as error:  # all slots are gone: no fault of this job's, and no use in the next
             session.on_end(record.trial, JobEnd("interrupted", str(error)))
             raise
+        session.on_end(record.trial, end)
+        if end.outcome == Outcome.INTERRUPTED and session.stopping is None:  # its slot was lost: once more
+            lost += 1
+            work.put((record, recipe))
+            if end.is_hopeless or lost > MAX_LOST:
+                return session.fail(end.message or f"{lost} slots were lost")
 
 
-def _follow(session: StudySession, client: JobClient, trial: int) -> None:
+def _follow(session: StudySession, client: JobClient, trial: int) -> JobEnd:
     """Take a job's reports in until it ends."""
     while True:
         report = client.advance()
         if report.report is not None:
             session.on_report(trial, report)
         if report.end is not None:
-            session.on_end(trial, report.end)
-            return
+            return report.end

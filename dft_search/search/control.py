@@ -31,7 +31,7 @@ def status(name: str) -> dict[str, Any]:
         latest = next((phase for phase in ("confirm", "baseline") if phase in begun), "search")
         phase = latest if running else "interrupted"
     return {
-        "name": name,
+        "name": state.get("name", folder.path.name),
         "phase": phase,
         "budget": {
             "planned": state.get("budget", {}).get("planned"),

@@ -13,7 +13,6 @@ from dft_search.config import (
     RequestError,
     apply_overrides,
     build,
-    expand_path,
     known_keys,
     load_document,
     nearest,
@@ -25,7 +24,10 @@ from dft_search.models.loading import layer_count
 from dft_search.search.options import StudyOptions, Transfer
 from dft_search.search.samplers import sampler_warnings
 from dft_search.search.space import Parameter, Space, Value, read_space
+from dft_search.search.storage import check_database
 from dft_search.search.transfer import adapt, read_best
+from dft_search.tracking.secrets import mask
+from dft_search.training.places import is_remote, normal, open_place
 from dft_search.training.recipe import Recipe, check_recipe
 
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
@@ -194,9 +196,8 @@ def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | N
         raise RequestError([*problems, *wrong])
     problems += [_placed(document, problem) for problem in check_recipe(recipe)]
     problems += _check_scoring(document, recipe, options)
-    if options.storage is not None and "://" in expand_path(options.storage):
-        hint = "a folder that every node sees"
-        problems.append(document.problem("is a URL", ("study", "storage"), expected=hint))
+    problems += [_placed(document, problem) for problem in check_database(options.database)]
+    problems += [_placed(document, problem) for problem in _check_storage(options.storage)]
     keys = known_keys(Recipe)
     space, wrong = _attempt(lambda: read_space(document, num_layers, keys))
     if space is None or problems:
@@ -206,6 +207,24 @@ def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | N
     _check_corners(definition)
     _check_grid(definition)
     return definition
+
+
+def _check_storage(storage: str | None) -> list[Problem]:
+    """What is wrong with ``study.storage``, without asking it."""
+    if storage is None:
+        return []
+    if mask(storage) != storage:
+        hint = "the credentials of the environment"
+        return [Problem("holds a password, which would be written down", key="study.storage", expected=hint)]
+    try:
+        place = normal(storage)
+        if is_remote(place):
+            open_place(place)
+    except RequestError as error:
+        return [replace(problem, key="study.storage") for problem in error.problems]
+    except Exception as error:  # whatever a client library makes of a URL; whether it answers is seen later
+        return [Problem(f"{place} cannot be opened: {error}", key="study.storage")]
+    return []
 
 
 def _attempt(work: Any) -> tuple[Any, list[Problem]]:

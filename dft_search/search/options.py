@@ -198,6 +198,7 @@ class StudyOptions(Options):
     confirm: Annotated[Confirm, BeforeValidator(_named)] = Field(Confirm(), json_schema_extra=_or_paper)
     slots: Slots = Slots()
     storage: str | None = None
+    database: str | None = None
     tracking: Tracking = Tracking()
 
     @property

@@ -83,7 +83,7 @@ class Progress:
         print_line(f"Report:    {report}")
         print_line(f"MLflow UI: {command}")
         if resume is not None:
-            print_line(f"Go on:     dft-search resume {resume}")
+            print_line(f"Go on:     {resume}")
 
     @contextmanager
     def watching(self, pool: SlotPool) -> Iterator[None]:

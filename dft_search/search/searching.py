@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 
 from dft_search.launch.job import Job, JobEnd, JobReport
 from dft_search.search.asker import Asker, Proposal
@@ -10,6 +10,8 @@ from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.schedulers import Scheduler, make_scheduler
 from dft_search.search.session import StudySession, metric_value
 from dft_search.search.study_folder import TrialRecord
+
+MAX_LOST = 3  # times that a trial's slot may be lost: then it is not the trial, and the study ends
 
 
 class Searching:
@@ -26,10 +28,11 @@ class Searching:
         self.session, self.asker, self.phase, self.offset = session, asker, phase, offset
         self.options = asker.options
         self.waiting = deque(asker.unfinished())
+        self.lost: Counter[int] = Counter()
         self._reconcile()
         self.scheduler = self._scheduler()
-        seconds = self.options.budget.seconds
-        self.deadline = math.inf if seconds is None else time.monotonic() + seconds
+        seconds, spent = self.options.budget.seconds, session.folder.read_state().get("seconds", {})
+        self.deadline = math.inf if seconds is None else time.monotonic() + seconds - spent.get(phase, 0.0)
 
     def records(self) -> list[TrialRecord]:
         """Records of this search's trials, by number."""
@@ -43,13 +46,17 @@ class Searching:
             if outcome is not None and record.outcome != outcome:
                 self.session.on_end(record.trial, JobEnd(outcome.value, record.message))
 
+    def may_go_on(self) -> bool:
+        """Whether neither a stop nor the clock forbids another trial."""
+        return self.session.stopping is None and time.monotonic() <= self.deadline
+
     def has_work(self) -> bool:
         """Whether there are trials to run."""
         return bool(self.waiting) or self.asker.spent() < self.options.budget.trials
 
     def next_job(self) -> Job | None:
         """The next trial: first those that were interrupted, then what the sampler proposes, within the budget."""
-        if self.session.stopping or time.monotonic() > self.deadline:
+        if not self.may_go_on():
             return None
         if self.waiting:
             return self._begin(self.waiting.popleft())
@@ -84,14 +91,26 @@ class Searching:
             return self.scheduler.goes_on(trial, record.fraction, value, protected=record.first)
 
     def on_end(self, trial: int, end: JobEnd) -> None:
-        """Close a trial by the outcome table, in Optuna first: what it was not told would run again."""
+        """Close a trial by the outcome table, in Optuna first: what it was not told would run again.
+
+        One that lost its slot runs again from its last checkpoint.
+        """
         with self.session.lock:
+            if end.outcome == Outcome.INTERRUPTED and self.session.stopping is None:
+                return self._lost(trial, end)
             settled = self.session.settled(trial, end)
             outcome, record = Outcome(settled.outcome), self.session.records[trial]
             values = self.session.values(record) if TABLE[outcome].value else None
             violations = self.session.violations(record)
             self.asker.tell(trial - self.offset, outcome, values, settled.message, violations)
             self.session.on_end(trial, end)
+
+    def _lost(self, trial: int, end: JobEnd) -> None:
+        self.session.on_end(trial, end)
+        self.lost[trial] += 1
+        if end.is_hopeless or self.lost[trial] > MAX_LOST:
+            return self.session.fail(end.message or f"trial {trial} lost its slot {self.lost[trial]} times")
+        self.waiting.append(self.asker.proposal(trial - self.offset))
 
     def _scheduler(self) -> Scheduler | None:
         """The scheduler, knowing the rungs of trials that an earlier session ran."""

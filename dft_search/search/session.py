@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -15,7 +14,9 @@ from dft_search.launch.job import Job, JobEnd, JobReport
 from dft_search.search.definition import PERFORMANCE, Definition
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.study_folder import StudyFolder, TrialRecord
+from dft_search.tracking.operations import new_run
 from dft_search.tracking.tracker import Tracker
+from dft_search.training.places import remove
 from dft_search.training.recipe import Recipe
 
 MEMORY, SPEED = PERFORMANCE  # metrics beside the scores that may be objectives and constraints
@@ -55,6 +56,7 @@ class StudySession:
         self.options = definition.options
         self.lock = threading.RLock()  # confirmation drives its jobs from one thread a slot
         self.stopping: str | None = None
+        self.trouble: str | None = None  # of the infrastructure, which ends the session
         self.leaving: set[int] = set()  # trials that were told to stop: their workers tidy up
         self.records = {record.trial: record for record in folder.read_trials()}
         self.tidied: set[int] = set()
@@ -68,6 +70,7 @@ class StudySession:
         """Write a trial down as running and make its job. One that was interrupted keeps its record and MLflow run."""
         with self.lock:
             known = self.records.get(record.trial)
+            self.leaving.discard(record.trial)
             if known is not None:
                 if known.outcome == Outcome.ABANDONED:  # its checkpoint is gone: it begins anew
                     known.logged_step, known.fraction, known.dev = 0, 0.0, None
@@ -103,7 +106,9 @@ class StudySession:
         }
         params = {**record.params, **self.facts, "method": recipe.method}
         name = record.name if record.arm is None else f"{record.name} {record.arm}"
-        record.mlflow_run_id = self.tracker.start_trial(self.parent, name, params, tags)
+        record.mlflow_run_id = new_run()  # written down first: a run that nobody knows of would stay open for ever
+        self.folder.write_trial(record)
+        record.mlflow_run_id = self.tracker.start_trial(self.parent, name, params, tags, record.mlflow_run_id)
         text = json.dumps({"recipe": recipe.model_dump(mode="json", by_alias=True)}, indent=1)
         self.tracker.log_text(record.mlflow_run_id, text, "recipe.yaml")
 
@@ -190,6 +195,8 @@ class StudySession:
             end = self.settled(trial, end)
             record, outcome = self.records[trial], Outcome(end.outcome)
             record.outcome, record.message, record.ended = outcome.value, end.message, time.time()
+            if end.history:
+                self._keep_history(record, end)
             assert record.mlflow_run_id is not None
             tags = {"outcome": outcome.value}
             if self.options.constraints:
@@ -203,17 +210,45 @@ class StudySession:
                 self._tidy()
             self.watcher.ended(record)
 
+    def _keep_history(self, record: TrialRecord, end: JobEnd) -> None:
+        """Steps since the last report of a run that ended on the way: its loss curve says why."""
+        last = end.history[-1]["step"]
+        rows = last * self.definition.recipe_for(record.params).training.batch_rows
+        told = {"step": last, "fraction": record.fraction, "rows": rows, "history": list(end.history), "scores": {}}
+        record.steps, record.rows = last, rows
+        self.folder.append_report(record.trial, told)
+        self._log(record, told)
+
+    def close_open(self) -> None:
+        """Close what was running when a driver died, here or in MLflow, as interrupted. What goes on is opened again.
+
+        Its ids are known: every run is written down before it is created.
+        """
+        for record in self.records.values():
+            if record.outcome == RUNNING:
+                self.on_end(record.trial, JobEnd(Outcome.INTERRUPTED.value))
+
+    def fail(self, reason: str) -> None:
+        """End the session for a reason that lies in the infrastructure. Trials that run stop at their next step."""
+        self.trouble = self.trouble or reason
+        self.stopping = self.stopping or "stop"
+
+    def tidy(self) -> None:
+        """Remove the checkpoints that no trial needs any more, once all workers have left."""
+        with self.lock:
+            self.leaving.clear()
+            self._tidy()
+
     def _tidy(self) -> None:
-        """Checkpoints are kept for trials that may go on and for the best one so far; the rest would fill the disk.
+        """Checkpoints are kept for trials that may go on and the best ``confirm.top``; the rest would fill the disk.
 
         Those of a trial that was stopped here are removed by its workers, which may still be writing them.
         """
-        best = self.best()
+        kept = {record.trial for record in self.ranked()[: self.options.confirm.top]}
         for record in self.records.values():
             over = record.outcome != RUNNING and TABLE[Outcome(record.outcome)].final
-            if over and record is not best and record.trial not in self.leaving | self.tidied:
-                folder = self.folder.checkpoints(record.trial, self.options.storage)
-                shutil.rmtree(folder, ignore_errors=True)  # workers of a failed trial may still be at it
+            if over and record.trial not in kept | self.leaving | self.tidied:
+                remove(self.folder.checkpoints(record.trial, self.options.storage))
                 self.tidied.add(record.trial)
 
     def best(self) -> TrialRecord | None:

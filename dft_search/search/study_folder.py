@@ -1,20 +1,20 @@
 """A study's folder in the home: what is in it, who may write it, and how it is read back."""
 
-import fcntl
 import json
-import os
 import re
-import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dft_search.config import Problem, RequestError, expand_path, home, nearest
+from dft_search.config import Problem, RequestError, home, nearest
 from dft_search.config.files import write_json, write_text
+from dft_search.config.lock import FolderLock
 from dft_search.search.options import NAME
 from dft_search.search.outcomes import RUNNING
+from dft_search.training.places import join, normal
 
 CONFIRMATION = 10_000  # trials of the confirmation are numbered from here, so that the search may be extended
 BASELINES = 20_000  # the untrained base model; trials of sub-studies follow
@@ -78,6 +78,8 @@ class StudyFolder:
         self.confirmation = path / "confirmation.json"
         self.seal = path / "seal.json"  # what confirmation compares, fixed before test is read
         self.items = path / "items.json"  # ids and clusters of the items of select and test
+        self.lock = FolderLock(path / "lock")
+        self.writing = threading.Lock()
 
     def trial(self, number: int) -> Path:
         """Folder of a trial."""
@@ -85,10 +87,9 @@ class StudyFolder:
 
     def checkpoints(self, number: int, storage: str | None) -> str:
         """Where a trial's checkpoints lie: in the study's storage if it has one, else beside the trial."""
-        name = f"t{number:04d}"
         if storage is None:
             return str(self.trial(number) / "checkpoints")
-        return str(Path(expand_path(storage)).absolute() / self.path.name / name)
+        return join(normal(storage), self.path.name, f"t{number:04d}")
 
     def write_trial(self, record: TrialRecord) -> None:
         write_json(self.trial(record.trial) / "trial.json", asdict(record))
@@ -137,9 +138,19 @@ class StudyFolder:
 
     def update_state(self, **values: Any) -> dict[str, Any]:
         """Change ``study.json`` and return it."""
-        state = {**self.read_state(), **values}
-        write_json(self.path / "study.json", state)
-        return state
+        with self.writing:
+            state = {**self.read_state(), **values}
+            write_json(self.path / "study.json", state)
+            return state
+
+    def add_seconds(self, phase: str, seconds: float) -> None:
+        """Count time of a phase, over all sessions of the study."""
+        with self.writing:
+            state = self.read_state()
+            spent = state.get("seconds", {})
+            write_json(
+                self.path / "study.json", {**state, "seconds": {**spent, phase: spent.get(phase, 0.0) + seconds}}
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -149,36 +160,15 @@ class StudyFolder:
             RequestError: another driver has it; named by host and process.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                message = f"study '{self.path.name}' is being run by {holder}"
-                raise RequestError(Problem(message, expected="dft-search stop, or to wait")) from None
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            try:
-                yield
-            finally:
-                file.seek(0)
-                file.truncate()
+        with self.lock.held() as other:
+            if other is not None:
+                message = f"study '{self.path.name}' is being run by {other}"
+                raise RequestError(Problem(message, expected=other.advice(self.lock.path)))
+            yield
 
     def is_locked(self) -> bool:
-        """Whether a driver is at work (on this machine's file system)."""
-        lock = self.path / "lock"
-        if not lock.exists():
-            return False
-        with open(lock, encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            fcntl.flock(file, fcntl.LOCK_UN)
-        return False
+        """Whether a driver is at work."""
+        return self.lock.holder() is not None
 
     def ask_to_stop(self, how: str) -> None:
         """Set the flag that a running driver polls: ``stop`` or ``discard``."""
@@ -193,9 +183,17 @@ def studies_folder() -> Path:
 def study_path(name: str) -> Path:
     """Folder of an existing study.
 
+    Args:
+        name: its name, or the path of its folder (with a slash in it), wherever that was moved.
+
     Raises:
         RequestError: the name is none, or there is no such study (with the nearest that there is).
     """
+    given = Path(name).expanduser()
+    if "/" in name and given.is_dir():
+        if not (given / "study.yaml").exists():
+            raise RequestError(Problem("is not a study's folder", file=name, expected="a folder with study.yaml in it"))
+        return given.absolute()
     check_name(name)
     path = studies_folder() / name
     if not (path / "study.yaml").exists():

@@ -1,10 +1,12 @@
 """Plain TFT, tuned by a search of its own: as many trials as the study has, over what is left of its space."""
 
-import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from dft_search.search.asker import Asker, open_asker
+from optuna.storages import BaseStorage
+
+from dft_search.search.asker import Asker
 from dft_search.search.definition import Definition
 from dft_search.search.options import StudyOptions
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
@@ -13,9 +15,6 @@ from dft_search.search.seeds import derive_seed
 from dft_search.search.session import StudySession
 from dft_search.search.space import Parameter, Space, Value
 from dft_search.search.study_folder import BASELINES, TrialRecord
-
-if TYPE_CHECKING:  # plan counts these trials without Ray
-    from dft_search.launch.desk import SlotPool
 
 SUFFIX = "/tft"  # ends the name of the sub-study in the storage of the study
 TOLD = "search_trial"  # user attribute: the trial of the search whose result this is
@@ -48,23 +47,11 @@ def has_choice(space: Space) -> bool:
     return any(p.low < p.high if p.kind in ("int", "float") else len(p.choices) > 1 for p in space.parameters)
 
 
-def tune_tft(session: StudySession, pool: "SlotPool") -> None:
-    """Run what is left of the sub-study. What the search told of TFT counts as done."""
-    from dft_search.search.tune import run_trials
+def open_tuning(session: StudySession, storage: BaseStorage | Path) -> Searching | None:
+    """The sub-study, in the storage of the study, with all that the search knows of TFT told to it.
 
-    searching = open_tuning(session)
-    if searching is None:
-        return
-    session.folder.update_state(tuning={"planned": searching.options.budget.trials})
-    if not searching.has_work():
-        return
-    limit = searching.options.budget.trials + len(searching.waiting)
-    scratch = session.folder.path / "tune" / f"tft-{int(time.time() * 1000)}"  # no other session's
-    run_trials(searching, pool, limit=limit, folder=scratch)
-
-
-def open_tuning(session: StudySession) -> Searching | None:
-    """The sub-study, with all that the search knows of TFT told to it. None when there is nothing to tune."""
+    None when there is nothing to tune.
+    """
     definition, options = session.definition, session.options
     space = tft_space(definition)
     if not has_choice(space):
@@ -76,10 +63,11 @@ def open_tuning(session: StudySession) -> Searching | None:
             "budget": options.budget.model_copy(update={"trials": tuning_trials(options)}),
         }
     )
-    asker = open_asker(session.folder.journal, own, space, _outside(definition))
+    asker = Asker(storage, own, space, _outside(definition))
     known = searched_tft(session)
     _tell(asker, session, known)
     asker.enqueue_once([] if known else [_middle(definition, space)])
+    session.folder.update_state(tuning={"planned": own.budget.trials})
     return Searching(session, asker, phase="baseline", offset=OFFSET)
 
 

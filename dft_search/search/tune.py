@@ -128,7 +128,7 @@ class _StudySearcher(_Unsaved, Searcher):
                 self.study.on_end(trial, JobEnd("interrupted", "the cluster or the study's slots vanished"))
                 return
             self.pool.reclaim(trial)
-            self.study.on_end(trial, JobEnd("failed", "the process that drove this trial died"))
+            self.study.on_end(trial, JobEnd("interrupted", "its slot, or the process that drove it, died"))
             return
         if report.report is not None:
             self.study.on_report(trial, report)

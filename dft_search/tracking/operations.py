@@ -48,10 +48,17 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def create(name: str, params: dict[str, Any], tags: dict[str, Any], parent: str | None) -> Operation:
-    """A new run under a fresh local id."""
+def new_run() -> str:
+    """A fresh local id, to be written down before the run is created under it."""
+    return LOCAL + uuid.uuid4().hex
+
+
+def create(
+    name: str, params: dict[str, Any], tags: dict[str, Any], parent: str | None, run: str | None = None
+) -> Operation:
+    """A new run under a local id, a fresh one unless it is given."""
     data = {"name": name, "parent": parent, "params": _texts(params, MAX_PARAM), "tags": _texts(tags, MAX_TAG)}
-    return Operation("create", LOCAL + uuid.uuid4().hex, now(), data)
+    return Operation("create", run or new_run(), now(), data)
 
 
 def log(run: str, metrics: list[Point], tags: dict[str, Any] | None) -> Operation:

@@ -58,13 +58,19 @@ class Tracker:
         """Writes that wait in the spill file."""
         return len(self._spill)
 
-    def start_parent(self, name: str, params: dict[str, Any], tags: dict[str, Any]) -> str:
-        """Begin the run of a study. Params are final, tags may change. Returns its id."""
-        return self._create(name, params, tags, None)
+    def start_parent(self, name: str, params: dict[str, Any], tags: dict[str, Any], run_id: str | None = None) -> str:
+        """Begin the run of a study. Params are final, tags may change. Returns its id.
 
-    def start_trial(self, parent: str, name: str, params: dict[str, Any], tags: dict[str, Any]) -> str:
-        """Begin the run of a trial under its study. Returns its id."""
-        return self._create(name, params, tags, parent)
+        ``run_id`` is a local id from ``operations.new_run`` that the caller has kept, so that the run is found even if
+        this process dies before it learns the real one.
+        """
+        return self._create(name, params, tags, None, run_id)
+
+    def start_trial(
+        self, parent: str, name: str, params: dict[str, Any], tags: dict[str, Any], run_id: str | None = None
+    ) -> str:
+        """Begin the run of a trial under its study. Returns its id. ``run_id`` as in ``start_parent``."""
+        return self._create(name, params, tags, parent, run_id)
 
     def reopen(self, run_id: str) -> bool:
         """Set an ended run to RUNNING, for a trial or a study that goes on. False when the store has no such run."""
@@ -113,8 +119,10 @@ class Tracker:
                 logger.warning(message, self.pending, self._spill.path)
             return self.pending
 
-    def _create(self, name: str, params: dict[str, Any], tags: dict[str, Any], parent: str | None) -> str:
-        operation = operations.create(name, params, tags, parent)
+    def _create(
+        self, name: str, params: dict[str, Any], tags: dict[str, Any], parent: str | None, run_id: str | None
+    ) -> str:
+        operation = operations.create(name, params, tags, parent, run_id)
         return self._write(operation) or operation.run
 
     def _write(self, operation: Operation) -> str | None:

@@ -29,7 +29,7 @@ class Run:
     Args:
         name: for messages.
         seed: of row order, adapters and dropout.
-        folder: for its checkpoints; every rank must see it. A complete checkpoint in there is gone on from.
+        folder: for its checkpoints, or a URL; every rank must see it. A complete checkpoint there is gone on from.
         rungs: fractions of the budget, below 1, at which to report. 1.0 is always reported.
         checkpoint_seconds: longest time between two checkpoints.
         steps_limit: stop after so many steps, unscored and without a checkpoint (replays).
@@ -62,8 +62,6 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
         InfrastructureError: the folder is not seen by every rank.
         Diverged: the loss is not finite; on all ranks alike.
     """
-    if "://" in run.folder:
-        raise RequestError(Problem(f"checkpoints cannot be written to '{run.folder}'", expected="a folder"))
     if not session.same(derive(recipe.hash, run.seed)):
         raise RequestError(Problem(f"the ranks of run '{run.name}' were given different recipes or seeds"))
     data = workspace.encoded(recipe)
@@ -205,7 +203,7 @@ class _Progress:
         folder = checkpoints.save(self.run.folder, self.step, model, optimizer, self._state(), self.session)
         self.saved = time.monotonic()
         if self.session.rank == 0:
-            self.reporter.checkpoint(self.step, str(folder))
+            self.reporter.checkpoint(self.step, folder)
 
     def _note(self) -> None:
         """Tell the checkpoint of this step that its report was delivered."""

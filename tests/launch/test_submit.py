@@ -34,9 +34,10 @@ SMALL = [
 
 @dataclass
 class Head:
-    """A running head: its dashboard, the environment of its clients, and the home of its jobs."""
+    """A running head: its dashboard and its GCS, the environment of its clients, and the home of its jobs."""
 
     address: str
+    gcs: str
     environment: dict[str, str]
     home: Path
 
@@ -75,7 +76,7 @@ def running_head(mode: str) -> Iterator[Head]:
     log = (folder / "head.log").open("w")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        head = Head(f"http://127.0.0.1:{ports[1]}", environment, folder / "home")
+        head = Head(f"http://127.0.0.1:{ports[1]}", f"127.0.0.1:{ports[0]}", environment, folder / "home")
         _wait_until_up(head, process, folder / "head.log")
         yield head
     finally:

@@ -1,16 +1,19 @@
 """Optuna is told every outcome rightly, proposes the same again after a resume, and enqueues first points once."""
 
+import errno
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from dft_search.config import RequestError, parse_document
+from dft_search.config import InfrastructureError, RequestError, parse_document
 from dft_search.search.asker import Asker
 from dft_search.search.options import Budget, StudyOptions
 from dft_search.search.outcomes import TABLE, Outcome
 from dft_search.search.space import read_space
+from dft_search.search.storage import Journal
 
 SPACE = read_space(
     parse_document("space: {x: {float: [0, 1]}, k: {int: [1, 6]}, m: {int: [1, 9], above: k}}", "s"), 8, ["x", "k", "m"]
@@ -82,11 +85,87 @@ def test_interrupted_trials_go_on_under_their_number(tmp_path):
     assert again.unfinished() == [] and again.spent() == 2
 
 
-def test_a_trial_cut_off_inside_ask_is_closed(tmp_path):
+class Cut(Exception):
+    """The driver dies."""
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+    """From now on, the journal takes so many writes; then the driver dies."""
+    left, append = [writes], Journal.append_logs
+
+    def counted(self: Journal, logs: list) -> None:
+        if not left[0]:
+            raise Cut
+        left[0] -= 1
+        append(self, logs)
+
+    monkeypatch.setattr(Journal, "append_logs", counted)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("given", [0, 7])
+def test_wherever_ask_is_cut_off_the_same_trial_is_given_again(tmp_path, monkeypatch, sampler, given):
+    """Before each of its writes in turn: the number, the point and the seed are those of an undisturbed study."""
+
+    def six(folder: Path) -> Asker:
+        study = asker(folder, sampler=sampler, budget=Budget(trials=8))
+        study.enqueue_once([FIRST] * given)
+        for count in range(6):
+            study.tell(study.ask().number, Outcome.COMPLETED, float(count % 4))
+        return study
+
+    straight = six(tmp_path).ask()
+    for writes in range(12):
+        folder = tmp_path / str(writes)
+        folder.mkdir()
+        study = six(folder)
+        with monkeypatch.context() as patch:
+            dying(patch, writes)
+            try:
+                study.ask()
+                break
+            except Cut:
+                pass
+        again = asker(folder, sampler=sampler, budget=Budget(trials=8))
+        open_trials = again.unfinished()
+        assert (open_trials or [again.ask()]) == [straight], writes
+        assert len(again) == 7
+    assert writes > 3, "ask was never cut off"
+
+
+def test_points_whose_enqueueing_was_cut_off_are_enqueued_once(tmp_path, monkeypatch):
+    points = [FIRST, {**FIRST, "x": 0.25}, {**FIRST, "x": 0.75}]
+    for writes in range(4):
+        folder = tmp_path / str(writes)
+        folder.mkdir()
+        study = asker(folder)
+        with monkeypatch.context() as patch:
+            dying(patch, writes)
+            with pytest.raises(Cut):
+                study.enqueue_once(points)
+        again = asker(folder)
+        again.enqueue_once(points)
+        assert [again.ask().point for _ in points] == points and len(again) == 3
+
+
+def test_a_line_that_the_disk_had_no_room_for_is_taken_back(tmp_path, monkeypatch):
     study = asker(tmp_path)
-    study.study.ask()
-    assert asker(tmp_path).unfinished() == []
-    assert asker(tmp_path).study.trials[0].state is TrialState.FAIL
+    first = study.ask()
+    before = (tmp_path / "optuna.journal").read_bytes()
+
+    def full(self, logs):
+        self.path.write_bytes(self.path.read_bytes() + b'{"op_code": 8, "tri')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFileBackend, "append_logs", full)
+        with pytest.raises(InfrastructureError, match="No space left"):
+            study.tell(first.number, Outcome.COMPLETED, 1.0)
+    assert (tmp_path / "optuna.journal").read_bytes() == before
+    study.tell(first.number, Outcome.COMPLETED, 1.0)
+    with open(tmp_path / "optuna.journal", "ab") as file:  # what a crash of the machine leaves
+        file.write(b'{"op_code": 8, "tri')
+    assert asker(tmp_path).spent() == 1
 
 
 def test_a_first_point_outside_the_space_is_refused(tmp_path):

@@ -71,13 +71,13 @@ def test_what_is_left_of_a_space_without_supervision(world):
 def test_nothing_to_choose_means_no_sub_study(world, tmp_path):
     only_depth = {key: entry for key, entry in SPACE.items() if key.startswith("objective.")}
     search = open_search(defined(world, only_depth), tmp_path / "s")
-    assert open_tuning(search.session) is None
+    assert open_tuning(search.session, search.session.folder.journal) is None
     assert tuning_facts(search.session)["planned"] == 0
 
 
 def test_the_sub_study_knows_what_the_search_ran(searched):
     session = searched.session
-    tuning = open_tuning(session)
+    tuning = open_tuning(session, session.folder.journal)
     assert tuning is not None and tuning.asker.spent() == 2 and tuning.has_work()
     job = tuning.next_job()
     assert job is not None and job.trial == BASELINES + 1 + 2 and job.parts == ["steer"]
@@ -86,7 +86,7 @@ def test_the_sub_study_knows_what_the_search_ran(searched):
     assert job.seed not in {other.seed for other in session.records.values() if other is not record}
     tuning.on_report(job.trial, report(1.0, 0.9, 6))
     tuning.on_end(job.trial, JobEnd("interrupted"))
-    again = open_tuning(session)
+    again = open_tuning(session, session.folder.journal)
     assert again is not None and again.asker.spent() == 2 and len(again.asker) == 3  # nothing is told twice
     assert again.next_job() == job
     again.on_end(job.trial, JobEnd("completed"))
@@ -98,7 +98,7 @@ def test_the_sub_study_knows_what_the_search_ran(searched):
 
 def test_arms_take_their_settings_from_where_they_say(searched):
     session = searched.session
-    tuning = open_tuning(session)
+    tuning = open_tuning(session, session.folder.journal)
     job = tuning.next_job()
     tuning.on_report(job.trial, report(1.0, 0.9, 6))
     tuning.on_end(job.trial, JobEnd("completed"))

@@ -1,47 +1,170 @@
-"""kill -9 of a study's driver: nothing that completed is lost, nothing runs twice, everything is closed afterwards."""
+"""Kill matrix: whatever is killed, and when, the study ends as if nothing had been. Real processes on one Ray head."""
 
+import json
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
+import optuna
 import pytest
 
-from dft_search.search.control import status
 from dft_search.search.study_folder import StudyFolder
-from tests.search.small import write_world
+from tests.launch.test_submit import running_head
+from tests.search.disturbed import (
+    Study,
+    between_trials,
+    first_steps,
+    in_confirmation,
+    is_as_if_undisturbed,
+    processes,
+    second_rung,
+    third_trial,
+    write_study,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_driver_is_gone_on_from(tmp_path: Path, home: Path, how: signal.Signals):
-    file = write_world(tmp_path / "world", budget={"trials": 3})
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "dft_search"]
-    longer = ["--set", "recipe.training.length.steps=40"]
-    folder = StudyFolder(home / "studies" / "tiny")
-    with subprocess.Popen([*command, "search", str(file), "--no-confirm", *longer], env=environment) as driver:
-        while not (folder.path / "trials" / "t0001" / "reports.jsonl").exists():
-            assert driver.poll() is None
-            time.sleep(0.05)
-        driver.send_signal(how)
-        code = driver.wait(timeout=300)
-    assert code == (-9 if how is signal.SIGKILL else 3)
-    before = {trial.trial: trial for trial in folder.read_trials()}
-    assert status("tiny")["phase"] == "interrupted" and not folder.is_locked()
-    done = subprocess.run([*command, "resume", "tiny"], env=environment)
-    assert done.returncode == 0
-    after = {trial.trial: trial for trial in folder.read_trials() if trial.phase == "search"}
-    assert sorted(after) == [0, 1, 2] and {trial.outcome for trial in after.values()} <= {"completed", "pruned"}
-    assert after[0] == before[0]  # completed before the kill: untouched
-    client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    for trial in after.values():
-        steps = [point.step for point in client.get_metric_history(trial.mlflow_run_id, "loss/total")]
-        assert sorted(steps) == list(range(1, trial.steps + 1))
+@pytest.fixture(scope="module")
+def head() -> Iterator[object]:
+    with running_head("disabled") as head:
+        yield head
+
+
+@pytest.fixture(scope="module")
+def address(head) -> str:
+    return head.gcs
+
+
+@pytest.fixture(scope="module")
+def reference(head, address, tmp_path_factory) -> Study:
+    """The study, undisturbed."""
+    folder = tmp_path_factory.mktemp("reference")
+    study = Study(write_study(folder / "world"), folder / "home", address)
+    study.finish()
+    is_as_if_undisturbed(study, study)
+    return study
+
+
+@pytest.fixture
+def study(reference: Study, tmp_path: Path) -> Study:
+    """The same study in a home of its own, not begun."""
+    return Study(reference.file, tmp_path / "home", reference.address)
+
+
+def nothing_is_running(folder: StudyFolder) -> bool:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal)))
+    [found] = optuna.get_all_study_names(storage)
+    states = {trial.state.name for trial in optuna.load_study(study_name=found, storage=storage).trials}
+    return not states & {"RUNNING", "WAITING"}
+
+
+def test_kill_9_of_the_driver_at_three_moments(study, reference):
+    for moment in (first_steps, between_trials, in_confirmation):
+        with study.driven() as driver:
+            driver.wait_for(moment)
+            assert driver.kill() == -signal.SIGKILL
+        before = {n: record for n, record in study.records().items() if record.outcome == "completed"}
+        assert study.folder.lock.holder() is None
+    study.finish()
+    after = study.records()
+    assert len(before) >= 2 and all(after[n] == record for n, record in before.items())
+    is_as_if_undisturbed(study, reference)
+    assert nothing_is_running(study.folder)
+
+
+def test_sigterm_and_ctrl_c_stop_at_the_next_step(study, reference):
+    with study.driven() as driver:
+        driver.wait_for(first_steps)
+        assert driver.kill(signal.SIGTERM) == 3
+    assert study.records()[0].outcome == "interrupted" and study.records()[0].steps == 0
+    with study.driven() as driver:
+        driver.wait_for(second_rung)
+        os.killpg(driver.process.pid, signal.SIGINT)
+        assert driver.kill(signal.SIGINT) == 3
+        assert driver.said().count("Stopping: ") == 1 and "Still stopping, for " in driver.said()
+    assert "Traceback" not in driver.said()
+    with study.driven() as driver:
+        driver.wait_for(in_confirmation)
+        assert driver.kill(signal.SIGINT) == 3
+    study.finish()
+    is_as_if_undisturbed(study, reference)
+    assert nothing_is_running(study.folder)
+
+
+def test_processes_of_a_slot_are_killed_and_the_driver_goes_on(study, reference):
+    kills = [
+        (first_steps, "ray::_RayTrainWorker"),
+        (second_rung, "ray::Slot"),
+        (third_trial, "ray::TrainController"),
+        (in_confirmation, "ray::Slot"),
+    ]
+    with study.driven() as driver:
+        for moment, title in kills:
+            driver.wait_for(moment)
+            found = processes(title, study)
+            assert found, title
+            found[0].kill()
+        assert driver.process.wait(timeout=400) == 0, driver.said()
+    is_as_if_undisturbed(study, reference)
+    assert nothing_is_running(study.folder)
+
+
+def test_a_full_disk_ends_the_study_and_room_lets_it_go_on(study, reference):
+    place = study.home / "studies"
+    place.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        for moment in (first_steps, in_confirmation):
+            with study.driven() as driver:
+                driver.wait_for(moment)
+                fill(place / "ballast")
+                assert driver.process.wait(timeout=240) == 1, driver.said()
+            assert "Traceback" not in driver.said() and "o space left" in driver.said(), driver.said()
+            (place / "ballast").unlink()
+        study.finish()
+        is_as_if_undisturbed(study, reference)
+        assert nothing_is_running(study.folder)
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Write until nothing fits any more."""
+    with open(file, "wb", buffering=0) as ballast:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    ballast.write(b"x" * size)
+            except OSError:
+                continue
+
+
+def test_ray_job_stop(study, reference, head):
+    command = ["dft-search", "search", str(study.file), "--resume"]
+    variables = json.dumps({"env_vars": {"DFT_SEARCH_HOME": str(study.home)}})
+    for moment in (first_steps, in_confirmation):
+        job = head.run(
+            *("ray", "job", "submit", "--address", head.address, "--no-wait"),
+            *("--runtime-env-json", variables, "--", *command),
+        )
+        assert job.returncode == 0, job.stderr
+        name = next(word.strip("'") for word in job.stdout.split() if word.strip("'").startswith("raysubmit_"))
+        wait_until(study, moment, head, name)
+        stopped = head.run("ray", "job", "stop", "--address", head.address, name)
+        assert stopped.returncode == 0, stopped.stderr
+    study.finish()
+    is_as_if_undisturbed(study, reference)
+    assert nothing_is_running(study.folder)
+
+
+def wait_until(study: Study, moment, head, job: str) -> None:
+    deadline = time.monotonic() + 240
+    while not moment(study):
+        assert time.monotonic() < deadline, head.run("ray", "job", "logs", "--address", head.address, job).stdout
+        time.sleep(0.1)

@@ -1,5 +1,6 @@
 """What the ranks of a test do: importable by name in a spawned process."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,9 @@ def train_until_report(recipe: Recipe, folder: Path) -> None:
     except Killed:
         return
     raise AssertionError("there was no report")
+
+
+def train_away(environment: dict[str, str], recipe: Recipe, url: str, **options: Any) -> Trained:
+    """``tiny.train`` with checkpoints at a URL, whose credentials are in ``environment``."""
+    os.environ.update(environment)
+    return train(recipe, url, **options)  # type: ignore[arg-type]
