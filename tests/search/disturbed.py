@@ -20,7 +20,6 @@ from dft_search.config.document import load_document, to_yaml
 from dft_search.search.control import status
 from dft_search.search.outcomes import TABLE, Outcome
 from dft_search.search.study_folder import StudyFolder
-from tests.conftest import MARK
 from tests.search.small import write_world
 
 TRIALS = 3
@@ -30,6 +29,7 @@ CHANGES = {
 }
 UNSTABLE = {"created", "seconds", "phase_seconds", "mlflow_run_id", "mlflow", "files"}  # of a report: times, ids, paths
 WAIT = 240.0
+MARK = "DFT_SEARCH_TEST_SESSION"  # as in tests/conftest.py: every process of this session has it
 
 
 def write_study(folder: Path, steps: int = 30) -> Path:
