@@ -58,11 +58,23 @@ def _show(result: dict[str, Any], out: Console) -> None:
     out.print("The study is valid, " + ("and fits." if result["fits"] else "but does not fit."))
     for key in ("slots", "steps", "gpu_hours"):
         out.print(f"  {key.replace('_', ' ')}: {_cell(result[key]) or '-'}")
+    _show_power(result["smallest_effect"], out)
     _show_memory(result["memory"], out)
     points = result["first_points"]
     keys = list(dict.fromkeys(key for point in points for key in point))
     rows = ([short_key(key), *(_cell(point.get(key)) for point in points)] for key in keys)
     out.print(table("First suggestions", ["", *map(str, range(1, len(points) + 1))], rows))
+
+
+def _show_power(power: dict[str, Any], out: Console) -> None:
+    grouped = f" in {power['clusters']} clusters" if power["clusters"] != power["items"] else ""
+    out.print(
+        f"  smallest effect: {power['value']:.3g} {power['unit']}, found by 8 of 10 such studies with {power['seeds']} "
+        f"seeds and {power['items']} test items{grouped} ({power['assumption']})",
+        soft_wrap=True,
+    )
+    if not power["enough_seeds"]:
+        out.print("  too few seeds: with fewer than 6 no gap reaches p < 0.05 (study.confirm.seeds)", soft_wrap=True)
 
 
 def _show_memory(memory: dict[str, Any], out: Console) -> None:

@@ -23,4 +23,6 @@ def run(name: StudyName, as_json: AsJson = False) -> None:
     )
     out = console()
     out.print(f"{result['name']}: {result['phase']}, {budget['spent']} of {budget['planned']} trials spent")
+    if result["baselines"]["spent"]:
+        out.print(f"tuning plain TFT: {result['baselines']['spent']} trials of its own")
     out.print(table("Trials", ["trial", "phase", "outcome", "dev score"], rows))

@@ -41,10 +41,21 @@ class TrainOptions(Options):
             data set.
         fields: our name of a field -> column of the files. A field that is not named here has the column of the same
             name, in a join the same name without ``en_`` or ``tgt_``.
+        english: ``shuffled`` gives every row the English side of another one, always the same: a placebo, which has the
+            amount of English without its content. Methods that read one language alone do not use it.
+        english_rows: every row's English prompt and answer are also a training row of their own (method ``tft``): the
+            English that deep supervision reads, as plain training.
     """
 
     files: Annotated[list[Name | FileJoin | HubSet], Field(min_length=1)]
     fields: dict[FieldName, Name] | None = None
+    english: Literal["aligned", "shuffled"] = "aligned"
+    english_rows: bool = False
+
+    def unused(self, method: str) -> set[str]:
+        """Options that a run of the canonical ``method`` does not use, so that they are no part of its recipe."""
+        names = {"english"} if method != "dft" or self.english == "aligned" else set()
+        return names | ({"english_rows"} if method != "tft" or not self.english_rows else set())
 
 
 class DataOptions(Options):

@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from dft_search.config import Problem, RequestError, expand_path
+from dft_search.data.controls import add_english_rows, shuffle_english
 from dft_search.data.files import Table, open_file
 from dft_search.data.hub import open_hub
 from dft_search.data.join import by_id, by_index
@@ -55,6 +56,8 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     train on the same rows. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a line), or the English prompt
     and answer where the file has no such column. Text is kept as it is; ``null`` counts as empty.
 
+    With ``english: shuffled`` (``dft``) and ``english_rows`` (``tft``) they are changed as ``data/controls.py`` says.
+
     Args:
         options: files and columns.
         method: ``dft``, ``tft``, ``sft`` or ``lm`` (of a canonical objective: ``dft`` without supervision is ``tft``).
@@ -63,6 +66,8 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
         RequestError: a file, column or value is wrong, or no row is left.
     """
     fields = {str(name): column for name, column in (options.fields or {}).items()}
+    used = {"english", "english_rows"} - options.unused(method)
+    method = "dft" if "english_rows" in used else method  # both sides must be there
     rows: list[Row] = []
     dropped: Counter[str] = Counter()
     for index, entry in enumerate(options.files):
@@ -76,6 +81,8 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
         counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
         message = "no usable row" + (f"; dropped: {counts}" if counts else "")
         raise RequestError(Problem(message, key=f"{KEY}.files", expected=f"rows that method {method} can read"))
+    if used:
+        rows = shuffle_english(rows) if "english" in used else add_english_rows(rows)
     return Rows(rows, dict(dropped), fingerprint(rows))
 
 

@@ -27,12 +27,14 @@ class Item:
         text: the prompt.
         choices: continuations, without the delimiter.
         answer: index of the right one.
+        cluster: of the items that belong together; None where the task names no column for it.
     """
 
     id: str
     text: str
     choices: tuple[str, ...]
     answer: int
+    cluster: str | None = None
 
 
 def read_rows(path: str, document: Document) -> Iterator[Row]:
@@ -83,7 +85,7 @@ class Renderer:
         elif harness.doc_to_choice is not None:
             self._choices = self._field(harness.doc_to_choice, "doc_to_choice")
 
-    def item(self, identity: str, row: Row) -> Item:
+    def item(self, identity: str, row: Row, cluster: str | None = None) -> Item:
         """The item of a row. Raises RequestError when the row does not fit the task."""
         try:
             text, target = self._description + str(self._text(row)), self._target(row)
@@ -93,7 +95,7 @@ class Renderer:
         fault = _fault(text, choices, answer, at_least=1 if self._choices is None else 2)
         if fault:
             raise RequestError(self._problem(f"item '{identity}' of task {self._task} {fault}"))
-        return Item(identity, text, tuple(choices), answer)
+        return Item(identity, text, tuple(choices), answer, cluster)
 
     def _field(self, value: str, key: str) -> Callable[[Row], Any]:
         """A column's value as it is, or a rendered template."""

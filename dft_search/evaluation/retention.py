@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dft_search.evaluation.choice import chosen_tasks
-from dft_search.evaluation.options import ScoringOptions
+from dft_search.evaluation.options import Part, ScoringOptions
 from dft_search.evaluation.scores import Score, combine, mean_score
 
 ENGLISH_RETENTION = "english_retention"
@@ -18,9 +18,9 @@ class BaseScores:
     items: Mapping[str, Sequence[float]]
 
 
-def english_tasks(options: ScoringOptions) -> list[str]:
-    """Names of the dev tasks whose language is English. Raises RequestError when a task cannot be loaded."""
-    return [one.task.name for one in chosen_tasks(options, "steer") if one.task.options.language == "en"]
+def english_tasks(options: ScoringOptions, part: Part = "steer") -> list[str]:
+    """Names of the tasks of a part whose language is English. Raises RequestError when a task cannot be loaded."""
+    return [one.task.name for one in chosen_tasks(options, part) if one.task.options.language == "en"]
 
 
 def english_retention(

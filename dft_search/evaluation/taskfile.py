@@ -15,7 +15,7 @@ class PartFiles(Options):
         files: JSONL files, or JSON files that hold a list; ``${VAR}``, ``package:``, or relative to the task file.
         items: ``all``, or a share such as ``1/2`` and ``2/2``: the first or second of two, by the SHA-256 of an item's
             id modulo the number of shares. The share is a property of the id alone, so it stays when rows are added,
-            and the same id falls in the same share in every language.
+            and the same id falls in the same share in every language. Where items have clusters, of the cluster.
     """
 
     files: Annotated[list[str], Field(min_length=1)]
@@ -83,6 +83,8 @@ class TaskFile(Options):
         metric: the main metric.
         metrics: further metrics, reported as ``TASK.METRIC``.
         id: column that identifies an item.
+        cluster: column that says which items belong together (questions about one article): shares are by cluster, no
+            cluster is in two parts, and statistics draw whole clusters.
         parts: items of each part.
         harness: how an item is asked.
     """
@@ -94,6 +96,7 @@ class TaskFile(Options):
     metric: str
     metrics: list[str] = []
     id: str = "id"
+    cluster: str | None = None
     parts: Parts
     harness: HarnessOptions
 

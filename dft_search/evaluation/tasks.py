@@ -57,27 +57,32 @@ class Task:
 
     def _read(self, part: Part) -> list[Item]:
         chosen: PartFiles = getattr(self.options.parts, part)
-        column, (number, shares) = self.options.id, chosen.share
+        column, grouping, (number, shares) = self.options.id, self.options.cluster, chosen.share
         renderer = Renderer(self.options, self.document)
         items: dict[str, Item] = {}
         for name in chosen.files:
             path = _expand(name, self.document)
             for row in read_rows(path, self.document):
-                if column not in row:
-                    near = nearest(column, row)
-                    raise RequestError(Problem(f"an item has no column '{column}'", file=path, nearest=near))
-                identity = str(row[column])
-                if _hash(identity) % shares != number - 1:
+                for wanted in (column, grouping or column):
+                    if wanted not in row:
+                        near = nearest(wanted, row)
+                        raise RequestError(Problem(f"an item has no column '{wanted}'", file=path, nearest=near))
+                identity, cluster = str(row[column]), None if grouping is None else str(row[grouping])
+                if _hash(identity if cluster is None else cluster) % shares != number - 1:
                     continue
                 if identity in items:
                     raise RequestError(self._problem(f"id '{identity}' occurs twice in part '{part}'", part))
-                items[identity] = renderer.item(identity, row)
+                items[identity] = renderer.item(identity, row, cluster)
         if not items:
             raise RequestError(self._problem(f"part '{part}' has no items", part))
         return list(items.values())
 
     def _check_disjoint(self, parts: dict[Part, list[Item]]) -> None:
-        """Two parts share an item when the same prompt with the same choices is in both, whatever its id."""
+        """Two parts share an item when the same prompt with the same choices is in both, whatever its id.
+
+        Nor may they share a cluster: questions about one article help with each other.
+        """
+        homes: dict[str, Part] = {}
         owners: dict[tuple[str, tuple[str, ...]], tuple[Part, str]] = {}
         for part, items in parts.items():
             for item in items:
@@ -85,6 +90,11 @@ class Task:
                 if other != part:
                     message = f"parts '{other}' and '{part}' share an item (ids '{identity}' and '{item.id}')"
                     raise RequestError(self._problem(message, part))
+                home = part if item.cluster is None else homes.setdefault(item.cluster, part)
+                if home != part:
+                    raise RequestError(
+                        self._problem(f"parts '{home}' and '{part}' share cluster '{item.cluster}'", part)
+                    )
 
     def _problem(self, message: str, part: Part) -> Problem:
         return self.document.problem(f"{message} of task {self.name}", ("parts", part))

@@ -19,7 +19,7 @@ from typing import Any
 from dft_search.config import InfrastructureError
 
 LOOK_SECONDS = 2.0
-GONE_SECONDS = 10.0  # without an answer; a busy daemon is not a dead one
+GONE_SECONDS = 30.0  # without an answer; a GCS that is kept in Redis may be restarted
 LEAVE_SECONDS = 10.0  # for the rest of the process to leave what it waits for
 WAKES = 4
 WAKE = signal.SIGUSR1
@@ -47,15 +47,14 @@ class ClusterWatch:
         """Whether all daemons take a connection now."""
         return all(_takes_connection(door) for door in self.doors)
 
-    def is_gone(self) -> bool:
-        """Whether the cluster is gone; waits a moment to be sure."""
+    def seems_gone(self) -> bool:
+        """Whether the cluster does not answer now, nor a moment later."""
         if self.gone:
             return True
         if self.answers():
             return False
         self.over.wait(LOOK_SECONDS)
-        self.gone = self.gone or not self.answers()
-        return self.gone
+        return not self.answers()
 
     def look(self) -> None:
         """The thread: wake the main thread once the cluster is gone, and end the process if that does not help."""
@@ -87,19 +86,26 @@ _watches: list[ClusterWatch] = []  # of this process: none, or the one that is c
 
 
 def cluster_gone() -> bool:
-    """Whether this process's cluster is gone, as far as it has one."""
-    return any(watch.is_gone() for watch in _watches)
+    """Whether this process's cluster is gone, as far as it has one and is watched."""
+    return any(watch.gone for watch in _watches)
+
+
+def cluster_seems_gone() -> bool:
+    """Whether what went wrong just now is the cluster's doing: it does not answer."""
+    return any(watch.seems_gone() for watch in _watches)
 
 
 @contextmanager
 def watched(doors: list[tuple[str, int]], hint: str) -> Iterator[ClusterWatch]:
     """Watch the cluster while the block runs. On the main thread only; elsewhere nothing is watched.
 
+    A door that is closed from the start tells nothing: only Ray's own client may know the way to such a cluster.
+
     Raises:
         InfrastructureError: the cluster is gone; in place of whatever came of that inside the block.
     """
-    watch = ClusterWatch(doors, hint)
-    if threading.current_thread() is not threading.main_thread():
+    watch = ClusterWatch([door for door in doors if _takes_connection(door)], hint)
+    if threading.current_thread() is not threading.main_thread() or not watch.doors:
         yield watch
         return
     handler = signal.signal(WAKE, _wake)
@@ -112,7 +118,8 @@ def watched(doors: list[tuple[str, int]], hint: str) -> Iterator[ClusterWatch]:
     try:
         yield watch
     except Exception:
-        if not watch.is_gone():
+        watch.gone = watch.seems_gone()
+        if not watch.gone:
             raise
         raise InfrastructureError(watch.message) from None
     finally:

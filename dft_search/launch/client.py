@@ -45,7 +45,7 @@ class JobClient:
     def _lease(self) -> bool:
         assert self.job is not None
         while True:
-            leased = _ask_desk(self.desk.lease.remote(self.job.trial))
+            leased = ask_desk(self.desk.lease.remote(self.job.trial))
             if leased is None:
                 self.slot = None
                 return False
@@ -118,7 +118,7 @@ class JobClient:
         return report
 
     def _leave(self) -> None:
-        _ask_desk(self.desk.release.remote(self.index))
+        ask_desk(self.desk.release.remote(self.index))
         self.slot = None
 
     def _ask(self, reference: Any) -> Any:
@@ -129,7 +129,8 @@ class JobClient:
             raise _SlotLost(f"the slot's process is gone: {_first_line(error)}") from error
 
 
-def _ask_desk(reference: Any) -> Any:
+def ask_desk(reference: Any) -> Any:
+    """The desk's answer. Raises InfrastructureError when its process is gone."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayActorError as error:

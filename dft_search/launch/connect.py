@@ -78,7 +78,7 @@ def _doors() -> list[tuple[str, int]]:
     context = ray.get_runtime_context()
     host, _, port = context.gcs_address.rpartition(":")
     node = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
-    return [(host, int(port)), (node["NodeManagerAddress"], int(node["NodeManagerPort"]))]
+    return [(host.strip("[]"), int(port)), (node["NodeManagerAddress"], int(node["NodeManagerPort"]))]
 
 
 def in_ray_job() -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from dft_search.config import InfrastructureError
-from dft_search.launch.client import JobClient
+from dft_search.launch.client import JobClient, ask_desk
 from dft_search.launch.cluster import autoscaler_refuses, survey
 from dft_search.launch.job import SlotSpec
 from dft_search.launch.planner import Room, SlotPlan, free_now, need, plan_on
@@ -48,10 +48,14 @@ class SlotPool:
 
     Attributes:
         count: how many there may be; settled once ``wait_for_workers`` returns.
+        given_up: all slots lost their places, and none was to be had for too long.
     """
 
     def __init__(self, spec: SlotSpec, count: int, *, cold: bool, plan: SlotPlan | None = None):
         self.spec, self.count, self.plan = spec, count, plan or SlotPlan(count)
+        self.given_up = False
+        self.last_placed: float | None = None  # when a slot last had its place, once the first one had
+        self.said = 0.0
         options = {
             "num_cpus": 0,
             "max_concurrency": 64 + 4 * count,
@@ -73,8 +77,43 @@ class SlotPool:
             return []
 
     def placed(self) -> int:
-        """How many slots have their place now."""
-        return ray.get(self.desk.places.remote())[0]
+        """How many slots have their place now. Raises InfrastructureError when the desk is gone, with all slots."""
+        return ask_desk(self.desk.places.remote())[0]
+
+    def answers(self) -> bool:
+        """Whether the desk is there."""
+        try:
+            return self.placed() >= 0
+        except InfrastructureError:
+            return False
+
+    def look(self, seconds: float = PLACE_SECONDS) -> str | None:
+        """What is waited for, now and again, while all slots have lost their places; to be called once in a while.
+
+        After so many seconds the jobs that wait are ended as interrupted.
+        """
+        if self.last_placed is None or self.given_up:
+            return None
+        now = time.monotonic()
+        try:
+            if self.placed():
+                self.last_placed = now
+                return None
+            lacking = self._lacking()
+        except (InfrastructureError, ray.exceptions.RayError):
+            return None  # whoever waits for the slots will hear of it
+        if now - self.last_placed > seconds:
+            self.given_up = True
+            self.request_stop()
+        elif now - self.said < SAY_SECONDS:
+            return None
+        self.said = now
+        return f"{'Given up' if self.given_up else 'Waiting'}: no slot has its place any more: {lacking}"
+
+    def check(self) -> None:
+        """Raises InfrastructureError when all slots were lost and given up."""
+        if self.given_up:
+            raise InfrastructureError(f"the study lost its room on the cluster: {self._lacking()}")
 
     def reclaim(self, trial: int) -> None:
         """Free the slot of a trial whose driver died. Does not wait."""
@@ -82,7 +121,7 @@ class SlotPool:
 
     def settle(self, seconds: float) -> None:
         """Wait until all slots are free, and free those that nobody will."""
-        ray.get(self.desk.settle.remote(seconds))
+        ask_desk(self.desk.settle.remote(seconds))
 
     def request_stop(self) -> None:
         """Ask all running jobs to end as interrupted; hand out no more slots. Does not wait."""
@@ -113,6 +152,7 @@ class SlotPool:
             if dead is not None:
                 raise InfrastructureError(f"a slot's workers could not be started: {dead}")
             if any("workers" in state["phases"] for state in states):
+                self.last_placed = time.monotonic()
                 return
             if time.monotonic() > deadline:
                 raise InfrastructureError(f"a slot has its place, but no workers after {workers_seconds:g} s")
@@ -124,7 +164,7 @@ class SlotPool:
         said = began if self.plan.now else began - SAY_SECONDS  # where there is no room, say so at once
         bundle, workers = self.spec.bundle, self.spec.workers
         while not given_up():
-            placed, self.count, settled = ray.get(self.desk.places.remote())
+            placed, self.count, settled = ask_desk(self.desk.places.remote())
             if placed and settled:
                 return
             waited = time.monotonic() - began
@@ -146,4 +186,4 @@ class SlotPool:
 
     def close(self) -> None:
         """End all slots in order."""
-        ray.get(self.desk.close.remote())
+        ask_desk(self.desk.close.remote())

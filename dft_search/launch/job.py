@@ -91,12 +91,14 @@ class JobReport:
         parts: scores and items by part, when more than one was scored: {part: {"scores": ..., "items": ...}}.
         end: set when the job is over; then ``report`` may be None.
         checkpoint: folder of the newest complete checkpoint.
+        times: where rank 0's time went so far (``launch.clock.JobClock``).
     """
 
     report: dict[str, Any] | None = None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     end: JobEnd | None = None
     checkpoint: str | None = None
+    times: dict[str, float] = field(default_factory=dict)
 
 
 def what_fits(rows: int | None) -> str:

@@ -4,7 +4,8 @@ One actor is the slot. It holds a Ray Train run whose workers ask it for jobs, b
 waits in no collective, so nothing times out. A driver (a Tune trial, or confirmation) submits a job, reads its reports
 and answers each with a decision. When a worker dies, Ray Train starts the group anew, and the new group goes on with
 the same job from its last checkpoint. When a rank fails on its own (an exception, out of memory), the job ends with
-that outcome and the group is replaced, so that nothing of it reaches the next job.
+that outcome and the group is replaced, so that nothing of it reaches the next job; where that is asked for, a job that
+ran out of memory is tried again with half the rows in a micro-batch. All groups run in the slot's one place.
 """
 
 import asyncio

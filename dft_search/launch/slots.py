@@ -74,6 +74,8 @@ class Desk:
         while not self.closed:
             for index, seat in list(self.seats.items()):
                 state = (await asyncio.to_thread(placement_group_table, seat.place))["state"]
+                if self.closed:
+                    return
                 if state == "CREATED" and not seat.placed:
                     await self._came(index, seat)
                 elif state != "CREATED" and seat.placed:
@@ -85,7 +87,8 @@ class Desk:
     async def _came(self, index: int, seat: _Seat) -> None:
         seat.placed = True
         self.first_placed = self.first_placed or time.monotonic()
-        await self._fresh(index)
+        if seat.slot is None:  # else it was leased as its place went, and has waited for this one
+            await self._fresh(index)
         async with self.changed:
             if index not in self.users:
                 self.free.add(index)
@@ -107,7 +110,7 @@ class Desk:
             return
         self.settled = True
         for index, seat in list(self.seats.items()):
-            if not seat.placed:
+            if not seat.placed and index not in self.users:
                 remove_placement_group(seat.place)
                 del self.seats[index]
 

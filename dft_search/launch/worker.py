@@ -15,6 +15,7 @@ import torch
 from dft_search.config import InfrastructureError
 from dft_search.evaluation.options import ScoringOptions
 from dft_search.evaluation.scorer import Scorer, Scores
+from dft_search.launch.clock import JobClock
 from dft_search.launch.job import Job, JobEnd, JobReport, what_fits
 from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
@@ -138,6 +139,7 @@ class SlotReporter:
         self.scorer = _scorer(recipe.scoring)
         self.parts: dict[str, Scores] = {}
         self.checkpoint_folder: str | None = None
+        self.clock = JobClock()
         self.step = 0
         self._stop = self._done = False
 
@@ -161,14 +163,17 @@ class SlotReporter:
         if self.scorer is None or not self.job.parts:
             return Scores({}, {})
         parts = [part for part in self.job.parts if part != "test" or fraction >= 1]
+        self.clock.begin("scoring")
         self.parts = {part: self.scorer.score(live, part) for part in parts}
+        self.clock.begin(None)
         return self.parts[self.job.parts[0]]
 
     def report(self, report: Report) -> Decision:
         """Rank 0 sends the report; every rank waits for the answer by RPC."""
         if self.session.rank == 0:
             parts = {part: _plain(scores) for part, scores in self.parts.items()}
-            message = JobReport(report.to_dict(), parts, checkpoint=self.checkpoint_folder)
+            times = self.clock.reported()
+            message = JobReport(report.to_dict(), parts, checkpoint=self.checkpoint_folder, times=times)
             ray.get(self.slot.report.remote(self.number, message))
         return Decision(ray.get(self.slot.decision.remote(self.number, report.fraction)))
 
@@ -178,6 +183,7 @@ class SlotReporter:
 
     def stop_requested(self, step: int) -> bool:
         """Whether the slot asked for a stop at its last heartbeat."""
+        self.clock.begin("steps")
         self.step = step
         return self._stop
 

@@ -56,6 +56,7 @@ class TrialView:
     steps: int
     rows: int
     tokens: int
+    flops: float
     seconds: float
     mlflow_run_id: str | None
     message: str | None
@@ -103,6 +104,7 @@ class StudyView:
     mlflow: Mapping[str, Any]
     trials: tuple[TrialView, ...]
     confirmation: Mapping[str, Any] | None
+    asked: Mapping[str, Any] = field(default_factory=dict)  # by part and task: language, ids and clusters of the items
     unread: tuple[str, ...] = field(default=())
     objectives: tuple[tuple[str, bool], ...] = ()
     constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -174,6 +176,7 @@ def collect(folder: Path) -> StudyView:
         mlflow=about.get("mlflow") or {},
         trials=tuple(sorted(trials, key=lambda trial: trial.number)),
         confirmation=_read_json(folder / "confirmation.json", unread),
+        asked=_read_json(folder / "items.json", unread) or {},
         unread=tuple(unread),
         objectives=objectives,
         constraints=study.get("constraints") or {},
@@ -235,6 +238,7 @@ def _trial(home: Path, template: Mapping[str, Any], depth: int | None, unread: l
         steps=int(about.get("steps") or 0),
         rows=int(about.get("rows") or 0),
         tokens=int(about.get("tokens") or 0),
+        flops=_number(about.get("flops")) or 0.0,
         seconds=_number(about.get("seconds")) or 0.0,
         mlflow_run_id=about.get("mlflow_run_id"),
         message=about.get("message"),

@@ -29,6 +29,8 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "leaderboard": _leaderboard(view, labels),
         "arms": (confirmation or {}).get("arms") or {},
         "test": (confirmation or {}).get("test") or NO_TEST,
+        "tuning": (confirmation or {}).get("tuning"),
+        "missing": (confirmation or {}).get("missing") or [],
         "importance": parameter_importance(view),
         "layer_map": _layer_map(view),
         "pareto": pareto_section(view, labels),
@@ -195,6 +197,7 @@ def _cost(view: StudyView) -> list[dict[str, Any]]:
             "seconds": sum(trial.seconds for trial in trials),
             "rows": sum(trial.rows for trial in trials),
             "tokens": sum(trial.tokens for trial in trials),
+            "flops": sum(trial.flops for trial in trials),
         }
         for (phase, outcome), trials in sorted(groups.items(), key=lambda pair: (phases.get(pair[0][0], 9), pair[0][1]))
     ]

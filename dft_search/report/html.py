@@ -6,6 +6,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from dft_search.report.evidence import evidence
 from dft_search.report.figures.arms import arm_title, arms_on_test, leads_on_test
 from dft_search.report.figures.bars import cost_bars, importance_bars
 from dft_search.report.figures.curves import dev_curves, highlighted, term_curves
@@ -13,7 +14,7 @@ from dft_search.report.figures.layers import layer_map
 from dft_search.report.figures.pareto import pareto_front
 from dft_search.report.figures.svg import Figure
 from dft_search.report.leaderboard import leaderboard_table
-from dft_search.report.wording import Scale, compact, duration, listed, plural, setting, short_key
+from dft_search.report.wording import MISSING, Scale, compact, duration, listed, plural, setting, short_key
 
 
 def render_page(report: Mapping[str, Any]) -> str:
@@ -139,7 +140,34 @@ def _on_test(report: Mapping[str, Any]) -> str:
             f'<p class="note">Primary comparison: p = {test["p_value"]:.3g}. Smallest effect that 80 % of such studies '
             f"would find: {escape(effect)}. Method: {escape(test['method'])}.</p>"
         )
-    return lines
+    told = (f"<div><dt>{escape(what)}</dt><dd>{_prose(said)}</dd></div>" for what, said in evidence(report))
+    return f'{lines}<dl class="record">{"".join(told)}</dl>{_arm_costs(report)}'
+
+
+def _arm_costs(report: Mapping[str, Any]) -> str:
+    """What one run of each arm took, and where its settings come from."""
+    champion = (report["champion"] or {}).get("arm")
+    known = {name: arm["cost"] for name, arm in report["arms"].items() if arm.get("cost")}
+    ours = known.get(champion, {}).get("flops")
+    rows = []
+    for name, cost in known.items():
+        share = f"{cost['flops'] / ours:.2f}" if ours else MISSING
+        settings = report["arms"][name].get("settings") or MISSING
+        numbers = [compact(cost["rows"]), compact(cost["tokens"]), compact(cost["flops"]), share]
+        cells = "".join(f'<td class="num">{escape(text)}</td>' for text in [*numbers, duration(cost["seconds"])])
+        rows.append(
+            f'<tr><th scope="row">{escape(arm_title(report, name))}</th>{cells}<td>{escape(settings)}</td></tr>'
+        )
+    if not rows:
+        return ""
+    names = ("arm", "rows", "tokens", "FLOPs", "of the champion's", "time", "settings")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return (
+        '<p class="caption">What one run of each arm took (mean over seeds). FLOPs are those that its reads need, '
+        "forward and backward; time depends on the machine and on what ran beside.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Cost of the arms, scrolls sideways">'
+        f'<table class="costs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
 
 
 def _limits(report: Mapping[str, Any]) -> str:

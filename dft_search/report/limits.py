@@ -6,9 +6,9 @@ from dataclasses import asdict
 from statistics import NormalDist
 from typing import Any
 
+from dft_search.report.caveats import of_the_confirmation
 from dft_search.report.collect import ScoreView, StudyView, TrialView
-from dft_search.report.statistics import MIN_SEEDS
-from dft_search.report.wording import Scale, arm_label, listed, plural
+from dft_search.report.wording import Scale, listed, plural
 
 IDLE_FEATURE_LOSS = 0.05  # a cosine distance that starts below this has little left to teach
 LUCK = 0.025  # how often guessing may pass for more than chance: about two standard errors for one run
@@ -41,54 +41,12 @@ def unconcluded(view: StudyView, report: Mapping[str, Any]) -> list[str]:
     """The sentences, most important first. Never empty for a study that has an open end."""
     scale = Scale(bool(report["study"]["points"]))
     return [
-        *_of_the_test(view, report, scale),
-        *_of_the_controls(report),
+        *of_the_confirmation(view, report),
         *_of_the_scores(view, report, scale),
         *_of_the_trials(view),
         *_of_the_features(view),
         *_of_the_record(view, report),
     ]
-
-
-def _of_the_test(view: StudyView, report: Mapping[str, Any], scale: Scale) -> Iterator[str]:
-    test = report["test"]
-    if view.confirmation is None:
-        yield "No recipe was run again with fresh seeds, so nothing here says how it does on test or on another seed."
-        return
-    if test.get("conclusion") is None:
-        yield "No baseline was scored on test beside the champion, so no gain can be claimed."
-        return
-    if test["seeds"] < MIN_SEEDS:
-        yield (
-            f"{plural(test['seeds'], 'seed')} per arm cannot reach p < 0.05 however large the gap is: it takes "
-            f"{MIN_SEEDS} (study.confirm.seeds)."
-        )
-    effect = test.get("smallest_effect")
-    if effect is not None and test["conclusion"] == "no_difference":
-        points = Scale(bool(test.get("points")))
-        yield (
-            f"With this many seeds and items a real gap would have to be about {points.gap(effect)} "
-            f"to be found in 8 of 10 such studies; a smaller one is neither shown nor ruled out."
-        )
-    if test["conclusion"] == "better":
-        yield "The gain holds for this base model, language and set of rows; no other was tried."
-
-
-def _of_the_controls(report: Mapping[str, Any]) -> Iterator[str]:
-    baseline = report["test"].get("baseline")
-    for name, arm in report["arms"].items():
-        secondary = arm.get("champion_minus_arm") or {}
-        if name == baseline or arm.get("candidate") or secondary.get("conclusion") in (None, "better"):
-            continue
-        if secondary["conclusion"] == "worse":
-            yield f"{arm_label(name).capitalize()} did better on test than the champion, which was chosen on dev."
-        else:
-            why = {
-                "thinking_at_top": ", so the depth of the loss is not shown to be what helps",
-                "paper": ", so the search is not shown to have found better layers",
-                "shuffled_english": ", so the content of the English side is not shown to be what helps",
-            }.get(name, "")
-            yield f"The champion is not shown to be better than {arm_label(name)}{why}."
 
 
 def _of_the_scores(view: StudyView, report: Mapping[str, Any], scale: Scale) -> Iterator[str]:

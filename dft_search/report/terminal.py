@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dft_search.report.evidence import evidence
 from dft_search.report.figures.arms import arm_title
-from dft_search.report.wording import MISSING, Scale, duration, plural, setting, short_key
+from dft_search.report.wording import MISSING, Scale, compact, duration, plural, setting, short_key
 
 ROWS = 12  # of the leaderboard; the page has them all
 BAR = 21  # characters of an error bar
@@ -36,6 +37,10 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     if report["arms"]:
         console.print()
         console.print(_arms(report, wide=console.width >= WIDE))
+        beside = Table.grid(padding=(0, 1))
+        for what, said in evidence(report):
+            beside.add_row(Text(what, style="dim"), Text(said))
+        console.print(beside)
     if report["limits"]:
         console.print()
         console.print(Text("What could not be concluded", style="bold"))
@@ -120,20 +125,24 @@ def _arms(report: Mapping[str, Any], *, wide: bool) -> Table:
     scale, dev_scale = Scale(bool(test.get("points"))), Scale(bool(study["points"]))
     table = _plain_table("Confirmation (fresh seeds; ± is the deviation between seeds)")
     table.add_column("arm", overflow="fold")
-    for name in ("seeds", *(("dev",) if wide else ()), "test", "champion minus arm", "p"):
+    for name in ("seeds", *(("dev", "FLOPs") if wide else ()), "test", "champion minus arm", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, arm in report["arms"].items():
         lead = arm.get("champion_minus_arm") or {}
         table.add_row(
             arm_title(report, name),
             str(len(arm["seeds"])),
-            *((dev_scale.spread(arm["dev"]["mean"], arm["dev"]["sd"]),) if wide else ()),
+            *((dev_scale.spread(arm["dev"]["mean"], arm["dev"]["sd"]), _flops(arm)) if wide else ()),
             scale.spread(arm["test"]["mean"], arm["test"]["sd"]),
             _lead(lead, scale),
             _p_value(lead, primary=name == test.get("baseline")),
             style="bold" if (report["champion"] or {}).get("arm") == name else None,
         )
     return table
+
+
+def _flops(arm: Mapping[str, Any]) -> str:
+    return compact((arm.get("cost") or {}).get("flops"))
 
 
 def _lead(lead: Mapping[str, Any], scale: Scale) -> str:

@@ -1,6 +1,8 @@
 """The one sentence that a study comes to, worded by what its numbers carry and no further."""
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from dft_search.report.collect import StudyView
 from dft_search.report.statistics import LEVEL, MIN_SEEDS, Comparison
@@ -16,11 +18,23 @@ def confirmed_verdict(
     champion_test: float | None,
     seeds: int,
     is_baseline: bool = False,
+    english: Mapping[str, Any] | None = None,
+    looks: int = 1,
 ) -> str:
-    """The sentence of a finished confirmation: better, worse, no difference, or why it cannot be told.
+    """The sentence of a finished confirmation: better, worse, no difference, or why it cannot be told; and its English.
 
-    `is_baseline`: the champion is a baseline itself, because no other recipe of the search completed.
+    Args:
+        result: the primary comparison.
+        scale: of the score.
+        champion: what it is.
+        baseline: what the champion is compared with.
+        champion_test: its mean on test.
+        seeds: of the champion.
+        is_baseline: the champion is a baseline itself, because no other recipe of the search completed.
+        english: `holds`, and by arm the bound of the change (`english_change`).
+        looks: how often test was read by now, each time for other arms.
     """
+    also = _english(english) + (f" (look number {looks} at test)" if looks > 1 else "")
     if is_baseline:
         score = "" if champion_test is None else f" It scored {scale.number(champion_test)} on test."
         return (
@@ -41,12 +55,26 @@ def confirmed_verdict(
     if result.conclusion != "no_difference":
         return (
             f"The champion ({champion}) is {result.conclusion} than {baseline} on test: {numbers}, "
-            f"p = {result.p_value:.2g}, {plural(result.seeds, 'seed')} each."
+            f"p = {result.p_value:.2g}, {plural(result.seeds, 'seed')} each{also}."
         )
     return (
         f"No difference could be shown between the champion ({champion}) and {baseline} on test: {numbers}, "
-        f"{plural(result.seeds, 'seed')} each{_why_not(result, scale)}."
+        f"{plural(result.seeds, 'seed')} each{_why_not(result, scale)}{also}."
     )
+
+
+def _english(english: Mapping[str, Any] | None) -> str:
+    """What is added about English, by the comparison in which the champion may have lost most."""
+    if english is None:
+        return ""
+    worst = min(english["against"].values(), key=lambda change: float(change["bound"]))
+    scale = Scale(points=True)
+    lost = scale.gap(max(0.0, -worst["bound"]))
+    if english["holds"]:
+        return f"; its English holds, at most {lost} below {worst['label']}"
+    if worst["change"] <= -worst["margin"]:
+        return f"; it loses English, {scale.gap(-worst['change'])} against {worst['label']} and maybe {lost}"
+    return f"; its English is not shown to hold, it may be {lost} below {worst['label']}"
 
 
 def _why_not(result: Comparison, scale: Scale) -> str:

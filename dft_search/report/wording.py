@@ -11,7 +11,8 @@ ARM_LABELS = {
     "base": "the untuned base",
     "thinking_at_top": "thinking at the top layer",
     "shuffled_english": "shuffled English",
-    "tft_english_rows": "TFT with the same English rows",
+    "tft_english": "TFT with the same English rows",
+    "tft_equal_flops": "plain TFT for as many FLOPs",
     "paper": "the paper's layers",
 }
 
@@ -116,10 +117,10 @@ def duration(seconds: float | None) -> str:
 
 
 def compact(count: float | None) -> str:
-    """A count as a person reads it: `950`, `12.3 k`, `4.1 M`, `2.0 G`."""
+    """A count as a person reads it: `950`, `12.3 k`, `4.1 M`, `2.0 G`, up to `1.5 E` (exa)."""
     if count is None:
         return MISSING
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(count) >= size:
             return f"{count / size:.1f} {letter}"
     return f"{count:.0f}"

@@ -5,13 +5,16 @@ from typing import Any
 
 from dft_search.config import InfrastructureError
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
-from dft_search.search.study_folder import StudyFolder, TrialRecord, study_path
+from dft_search.search.study_folder import BASELINES, StudyFolder, TrialRecord, study_path
 
 STOP_SECONDS = 120.0
 
 
 def status(name: str) -> dict[str, Any]:
-    """Where a study stands: {name, phase, budget: {planned, spent}, trials: [...]}.
+    """Where a study stands: {name, phase, budget: {planned, spent}, baselines: {planned, spent}, trials: [...]}.
+
+    The budget is that of the search; ``baselines`` counts the trials that tune plain TFT;
+    of those planned the search itself may have run some.
 
     Raises:
         RequestError: there is no such study.
@@ -20,17 +23,23 @@ def status(name: str) -> dict[str, Any]:
     state, records = folder.read_state(), folder.read_trials()
     running = folder.is_locked()
     search = [record for record in records if record.phase == "search"]
+    own = [record for record in records if record.phase == "baseline" and record.trial != BASELINES]
     over = [Outcome(record.outcome) for record in search if record.outcome != RUNNING]
     phase = "running" if running else state.get("state", "failed")
     if phase == "running":
-        confirming = any(record.phase == "confirm" for record in records)
-        phase = ("confirm" if confirming else "search") if running else "interrupted"
+        begun = {record.phase for record in records if record.trial != BASELINES}
+        latest = next((phase for phase in ("confirm", "baseline") if phase in begun), "search")
+        phase = latest if running else "interrupted"
     return {
         "name": state.get("name", folder.path.name),
         "phase": phase,
         "budget": {
             "planned": state.get("budget", {}).get("planned"),
             "spent": sum(TABLE[outcome].spent for outcome in over),
+        },
+        "baselines": {
+            "planned": state.get("tuning", {}).get("planned", 0),
+            "spent": sum(TABLE[Outcome(r.outcome)].spent for r in own if r.outcome != RUNNING),
         },
         "trials": [
             {

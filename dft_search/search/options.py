@@ -1,14 +1,15 @@
 """The ``study`` section of a study file: name, budget, how trials are drawn, compared, placed and confirmed."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from dft_search.config import Options
 
 NAME = r"^[a-z0-9-]{1,40}$"
-Arm = Literal["tft", "sft", "paper", "thinking_at_top"]
+Arm = Literal["base", "sft", "tft", "tft_english", "tft_equal_flops", "thinking_at_top", "shuffled_english", "paper"]
+ARMS: tuple[Arm, ...] = get_args(Arm)
 _Value = int | float | str | bool | None | list[Any] | dict[str, Any]
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -86,11 +87,52 @@ class Budget(Options):
 
 
 class Confirm(Options):
-    """The last phase: the best recipes and the arms, each with fresh seeds."""
+    """The last phase: the best recipes and the arms, each with fresh seeds.
+
+    Attributes:
+        top: how many of the search's best recipes run again; the best of them on select becomes the champion.
+        seeds: of each recipe and arm.
+        arms: what runs beside them: ``base`` (untuned, scored once), ``sft``, ``tft`` (tuned by a search of its own),
+            ``tft_english`` (TFT with the same English rows as further training rows), ``tft_equal_flops`` (TFT for as
+            many FLOPs as the champion), ``thinking_at_top`` (is depth what helps?), ``shuffled_english`` (the champion
+            with English sides given to other rows: is content what helps?), ``paper`` (the paper's layers).
+        tuning_trials: of the search that tunes TFT; ``auto`` is as many as the study's own.
+    """
 
     top: int = Field(2, ge=1, le=20)
     seeds: int = Field(3, ge=1, le=100)
     arms: list[Arm] = ["tft", "thinking_at_top"]
+    tuning_trials: Annotated[int, Field(ge=1, le=9_000)] | Literal["auto"] = "auto"
+
+    @field_validator("arms")
+    @classmethod
+    def _each_once(cls, arms: list[Arm]) -> list[Arm]:
+        if len(set(arms)) < len(arms):
+            raise ValueError("an arm stands twice")
+        if "tft_equal_flops" in arms and "tft" not in arms:
+            raise ValueError("tft_equal_flops needs tft beside it")
+        return arms
+
+    @property
+    def tunes(self) -> bool:
+        """Whether an arm takes its settings from a search over plain TFT."""
+        return any(arm.startswith("tft") for arm in self.arms)
+
+
+PAPER: dict[str, Any] = {"top": 3, "seeds": 8, "arms": list(ARMS)}  # what a paper's table needs
+
+
+def _named(given: Any) -> Any:
+    if isinstance(given, str):
+        if given != "paper":
+            raise ValueError(f"'{given}' is not allowed (expected paper, or a mapping with top, seeds and arms)")
+        return PAPER
+    return given
+
+
+def _or_paper(schema: dict[str, Any]) -> None:
+    """In a JSON schema the word ``paper`` may stand for the section."""
+    schema["anyOf"] = [{"const": "paper", "type": "string"}, {"$ref": schema.pop("$ref")}]
 
 
 class Slots(Options):
@@ -153,7 +195,7 @@ class StudyOptions(Options):
     sampler: Literal["tpe", "random", "grid", "nsga2", "gp", "cmaes"] = "tpe"
     scheduler: Literal["none", "asha", "hyperband", "median"] = "asha"
     first_points: list[FirstPoint] = ["tft", "paper", "thinking_at_top"]
-    confirm: Confirm = Confirm()
+    confirm: Annotated[Confirm, BeforeValidator(_named)] = Field(Confirm(), json_schema_extra=_or_paper)
     slots: Slots = Slots()
     storage: str | None = None
     database: str | None = None

@@ -66,7 +66,7 @@ def plan_memory(definition: Definition, memory: int | None) -> dict[str, Any]:
         told = {key: value for key, value in point.items() if _tells(key)}
         for factor, found in ((1.0, typical), (longest, full)):
             size, rows = _peak(recipe, config, factor, definition.options.slots.workers, memory, cuda)
-            found.append({"gb": round(size / 1e9, 2), "micro_batch_rows": rows, "params": told})
+            found.append({"gb": float(f"{size / 1e9:.4g}"), "micro_batch_rows": rows, "params": told})
     typical.sort(key=lambda point: point["gb"])
     full.sort(key=lambda point: -point["gb"])
     too_large = [point for point in full if memory is not None and point["gb"] * 1e9 > USABLE * memory]

@@ -16,6 +16,8 @@ from dft_search.search.asker import Asker
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Slots, StudyOptions
 from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory
+from dft_search.search.plan_power import plan_power
+from dft_search.search.substudy import has_choice, tft_space, tuning_trials
 from dft_search.training.recipe import Recipe
 
 SUGGESTIONS = 6
@@ -33,11 +35,12 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         overrides: ``KEY=VALUE``.
 
     Returns:
-        {valid, fits, slots, steps, gpu_hours, memory, first_points, warnings: [sentence],
-        problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``.
+        {valid, fits, slots, steps, gpu_hours, memory, smallest_effect, first_points, warnings: [sentence],
+        problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``,
+        ``smallest_effect`` as in ``search/plan_power.py``.
     """
     empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "memory": None}
-    empty |= {"first_points": [], "warnings": []}
+    empty |= {"smallest_effect": None, "first_points": [], "warnings": []}
     try:
         definition = load_study(path, overrides)
         rows = None if offline else _count_rows(definition.recipe)
@@ -61,6 +64,7 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         "steps": steps,
         "gpu_hours": _gpu_hours(definition, steps),
         "memory": plan_memory(definition, memory),
+        "smallest_effect": plan_power(definition),
         "rows": rows,
         "first_points": _suggestions(definition),
         "warnings": definition.warnings,
@@ -103,7 +107,10 @@ def _gpu_hours(definition: Definition, steps: int | None) -> float | None:
     options, training = definition.options, definition.recipe.training
     if steps is None or not options.slots.gpus_per_worker:
         return None
-    runs = options.budget.trials + options.confirm.seeds * (options.confirm.top + len(options.confirm.arms))
+    trained = [arm for arm in options.confirm.arms if arm != "base"]
+    runs = options.budget.trials + options.confirm.seeds * (options.confirm.top + len(trained))
+    if options.confirm.tunes and has_choice(tft_space(definition)):
+        runs += tuning_trials(options)
     flops = 6.0 * parameter_count(raw_config(definition.recipe.model)) * ROW_TOKENS * training.batch_rows * steps
     return round(runs * flops / FLOPS_PER_GPU / 3600, 1)
 

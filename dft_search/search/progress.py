@@ -94,6 +94,8 @@ class Progress:
         def poll() -> None:
             while not over.wait(1.0):
                 self.slots = pool.states()
+                if lost := pool.look():
+                    self.line(lost)
                 for name, text in (("workers", "Workers are there"), ("first_step", "First step")):
                     if name not in told and any(name in slot["phases"] for slot in self.slots):
                         told.add(name)

@@ -170,7 +170,6 @@ def _on_cluster(
 ) -> int:
     from dft_search.launch.cluster import survey
     from dft_search.launch.desk import SlotPool, plan_cluster
-    from dft_search.search.tune import run_trials
 
     options = definition.options
     shape = options.slots
@@ -218,18 +217,22 @@ def _on_cluster(
             with _timed(folder, "search"):
                 score_base(session, pool)
                 progress.phase("Searching")
-                more = searching.has_work()
-                while more:
-                    scratch = folder.path / "tune" / str(time.time_ns())
-                    limit = options.budget.trials + len(searching.waiting)
-                    run_trials(searching, pool, limit=limit, folder=scratch)
-                    more = bool(searching.waiting) and searching.may_go_on()  # a trial whose slot was lost
+                _search(searching, pool, folder)
+            if confirm and options.confirm.tunes and session.ranked() and not session.stopping:
+                from dft_search.search.substudy import open_tuning
+
+                with _timed(folder, "baseline"):
+                    tuning = open_tuning(session, storage)
+                    if tuning is not None:
+                        progress.phase("Tuning plain TFT")
+                        _search(tuning, pool, folder)
             if confirm and not session.stopping:
                 from dft_search.search.confirm import run_confirmation
 
                 progress.phase("Confirming")
                 with _timed(folder, "confirm"):
                     run_confirmation(session, pool)
+                pool.check()
         progress.phase("Closing slots")
         pool.close()
         session.tidy()
@@ -244,6 +247,18 @@ def _on_cluster(
     if session.stopping:
         return 3
     return 0 if session.best() is not None else 1
+
+
+def _search(searching: Searching, pool: Any, folder: StudyFolder) -> None:
+    """Run a search to its end, trials that lost their slot included."""
+    from dft_search.search.tune import run_trials
+
+    more = searching.has_work()
+    while more:
+        limit = searching.options.budget.trials + len(searching.waiting)
+        run_trials(searching, pool, limit=limit, folder=folder.path / "tune" / str(time.time_ns()))
+        pool.check()
+        more = bool(searching.waiting) and searching.may_go_on()
 
 
 def _same_database(asker: Asker, folder: StudyFolder) -> None:

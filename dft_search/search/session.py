@@ -61,6 +61,7 @@ class StudySession:
         self.records = {record.trial: record for record in folder.read_trials()}
         self.tidied: set[int] = set()
         self.base: BaseScores | None = None  # of the untrained model on the steer part, once it is scored
+        self.confirm_base: BaseScores | None = None  # and on the select part
 
     # ------------------------------------------------------------------------------------- giving out
     def begin(
@@ -118,11 +119,12 @@ class StudySession:
             record, told = self.records[trial], report.report or {}
             record.fraction, record.steps = told["fraction"], told["step"]
             record.rows, record.tokens, record.seconds = told["rows"], told["tokens"], told["seconds"]
+            record.flops = told.get("flops", 0.0)
             self._add_retention(record, told)
             record.dev = told["scores"]
             _add_perf(record, told["history"])
             record.feasible = all(violation <= 0 for violation in self.violations(record).values())
-            record.checkpoint_uri = report.checkpoint or record.checkpoint_uri
+            record.checkpoint_uri, record.times = report.checkpoint or record.checkpoint_uri, report.times
             self.folder.append_report(trial, told)
             sealed = report.parts.get("test")
             if sealed is not None:  # read by confirmation once the champion is chosen, by nobody before
@@ -135,11 +137,12 @@ class StudySession:
     def _add_retention(self, record: TrialRecord, told: dict[str, Any]) -> None:
         """The score ``english_retention``, where the base model was scored on the same items."""
         scoring = self.definition.recipe.scoring
-        if record.phase == "confirm" or scoring is None or not told["scores"]:
+        if scoring is None or not told["scores"]:
             return
         scores = {name: Score(**score) for name, score in told["scores"].items()}
-        base = BaseScores(scores, told["items"]) if record.arm == "base" else self.base
-        if base is None:
+        base = self.confirm_base if record.phase == "confirm" else self.base
+        base = BaseScores(scores, told["items"]) if record.arm == "base" else base
+        if base is None or not english_tasks(scoring):
             return
         score = english_retention(english_tasks(scoring), scores, told["items"], base)
         told["scores"][ENGLISH_RETENTION] = {"value": score.value, "stderr": score.stderr, "n": score.n}

@@ -31,6 +31,7 @@ class TrialRecord:
         arm: what it stands for: in confirmation, and among the baselines ``base``.
         params: values of the space by dotted key (real layers).
         dev: scores of the last report by metric, {value, stderr, n, ...}.
+        times: where its workers' time went until the last report (``launch.clock.JobClock``).
         perf: peak memory in GB and mean tokens a second of rank 0, by the metric's name.
         feasible: whether its last report kept all of the study's constraints that could be told.
     """
@@ -49,6 +50,7 @@ class TrialRecord:
     steps: int = 0
     rows: int = 0
     tokens: int = 0
+    flops: float = 0.0
     seconds: float = 0.0
     mlflow_run_id: str | None = None
     checkpoint_uri: str | None = None
@@ -56,6 +58,7 @@ class TrialRecord:
     started: float = 0.0
     ended: float | None = None
     logged_step: int = 0
+    times: dict[str, float] | None = None
     perf: dict[str, float] = field(default_factory=dict)
     feasible: bool = True
 
@@ -73,6 +76,8 @@ class StudyFolder:
         self.journal = path / "optuna.journal"
         self.stop_flag = path / "stop"
         self.confirmation = path / "confirmation.json"
+        self.seal = path / "seal.json"  # what confirmation compares, fixed before test is read
+        self.items = path / "items.json"  # ids and clusters of the items of select and test
         self.lock = FolderLock(path / "lock")
         self.writing = threading.Lock()
 

@@ -7,6 +7,8 @@ knows the trials, slots run them, the session writes down what happened.
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,14 +17,15 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from dft_search.config import InfrastructureError
-from dft_search.launch.alive import cluster_gone
+from dft_search.launch.alive import cluster_gone, cluster_seems_gone
 from dft_search.launch.cluster import beside
 from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import Job, JobEnd, JobReport
 
-JOB, REPORT = "job", "report"
+WORK, REPORT = "work", "report"
 SETTLE_SECONDS = 120.0  # for jobs that were stopped to leave their slots
 DRIVER_SHARE = 0.0001  # a trial's driver only waits, but Tune wants it to ask for something
+NEVER = 10**9  # seconds between two snapshots of Tune's own state, which nobody reads
 
 
 class StudyLoop(Protocol):
@@ -37,17 +40,21 @@ class StudyLoop(Protocol):
     def on_end(self, trial: int, end: JobEnd) -> None:
         """A trial is over."""
 
+    def fail(self, reason: str) -> None:
+        """Something that the study stands on failed: no more trials, and those that run stop."""
+
 
 class TrialDriver(tune.Trainable):
     """One Tune trial: ``step`` means "run to the next rung". The same process drives many trials."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.client = JobClient(config["desk"])
-        self.job: Job | None = config[JOB]
+        desk, job = config[WORK].take()
+        self.client = JobClient(desk)
+        self.job: Job | None = job
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.client.stop()  # a trial that the scheduler stopped still holds its slot
-        self.job = new_config[JOB]
+        _, self.job = new_config[WORK].take()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -58,7 +65,7 @@ class TrialDriver(tune.Trainable):
         return self._result(self.client.advance())
 
     def _result(self, report: JobReport) -> dict[str, Any]:
-        return {REPORT: _Opaque(report), tune.result.DONE: report.end is not None}
+        return {REPORT: _Parcel(report), tune.result.DONE: report.end is not None}
 
     def cleanup(self) -> None:
         self.client.stop()
@@ -70,13 +77,21 @@ class TrialDriver(tune.Trainable):
         """Nothing is kept here: a job goes on from its own checkpoint."""
 
 
-class _Opaque:
-    """Keeps Tune from flattening a report into hundreds of metrics."""
+class _Parcel:
+    """Passes through Tune unopened: not flattened into hundreds of metrics, not copied, and not kept once taken.
 
-    def __init__(self, report: JobReport):
-        self.report = report
+    Tune remembers configuration and last result of every trial for as long as it runs.
+    """
 
-    def __deepcopy__(self, memo: Any) -> "_Opaque":
+    def __init__(self, content: Any):
+        self.content = content
+
+    def take(self) -> Any:
+        """What is in it, once."""
+        content, self.content = self.content, None
+        return content
+
+    def __deepcopy__(self, memo: Any) -> "_Parcel":
         return self
 
 
@@ -98,24 +113,30 @@ class _StudySearcher(_Unsaved, Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if cluster_gone():
+        if cluster_gone() or self.pool.given_up:
             return Searcher.FINISHED
         if len(self.trials) >= max(1, self.pool.placed()):
             return None  # a slot that has no place yet needs no trial, and the sampler will know more by then
-        job = self.study.next_job()
+        job = None
+        with _told(self.study):
+            job = self.study.next_job()
         if job is None:
             return Searcher.FINISHED
         self.trials[trial_id] = job.trial
-        return {"desk": self.pool.desk, JOB: job}
+        return {WORK: _Parcel((self.pool.desk, job))}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         trial = self.trials.pop(trial_id, None)
         if trial is None:
             return  # the scheduler stopped it, and it has been closed there
-        report = result[REPORT].report if result and REPORT in result else None
+        report = result[REPORT].take() if result and REPORT in result else None
+        with _told(self.study):
+            self._ended(trial, report)
+
+    def _ended(self, trial: int, report: JobReport | None) -> None:
         if report is None or report.end is None:
-            if cluster_gone():
-                self.study.on_end(trial, JobEnd("interrupted", "the cluster vanished"))
+            if cluster_seems_gone() or not self.pool.answers():
+                self.study.on_end(trial, JobEnd("interrupted", "the cluster or the study's slots vanished"))
                 return
             self.pool.reclaim(trial)
             self.study.on_end(trial, JobEnd("interrupted", "its slot, or the process that drove it, died"))
@@ -139,12 +160,27 @@ class _StudyScheduler(_Unsaved, FIFOScheduler):
         self.study, self.trials = study, trials
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
-        number, report = self.trials[trial.trial_id], result[REPORT].report
-        if self.study.on_report(number, report):
+        number, report = self.trials[trial.trial_id], result[REPORT].take()
+        goes_on = True  # to its next step, where it meets the stop
+        with _told(self.study):
+            goes_on = self.study.on_report(number, report)
+        if goes_on:
             return TrialScheduler.CONTINUE
         del self.trials[trial.trial_id]
-        self.study.on_end(number, JobEnd("pruned"))
+        with _told(self.study):
+            self.study.on_end(number, JobEnd("pruned"))
         return TrialScheduler.STOP
+
+
+@contextmanager
+def _told(study: StudyLoop) -> Iterator[None]:
+    """Tune takes what a callback raises for the trial's own failure. A full disk or a lost database is the study's."""
+    try:
+        yield
+    except InfrastructureError as error:
+        study.fail(str(error))
+    except OSError as error:
+        study.fail(f"{error.filename or 'the study'}: {error.strerror or error}")
 
 
 def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) -> None:
@@ -158,6 +194,7 @@ def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) ->
     """
     os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1")
     os.environ.update(TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0", RAY_AIR_NEW_OUTPUT="0")
+    os.environ.update(TUNE_GLOBAL_CHECKPOINT_S=str(NEVER))
     trials: dict[str, int] = {}
     node = beside()  # drivers of trials end with the driver of the study alone, not with any other node
     share = tune.PlacementGroupFactory(

@@ -104,6 +104,7 @@ class _Progress:
         self.base = _base_fingerprint(recipe, built)
         self.step = 0
         self.tokens = 0
+        self.flops = 0.0
         self.reported = 0.0
         self.history: list[StepRecord] = []
         self.unsent: Report | None = None  # written with the last checkpoint, maybe never delivered
@@ -141,6 +142,7 @@ class _Progress:
             raise OutOfMemory(self.step + 1, self.stepper.micro_rows, error) from error
         self.step += 1
         self.tokens += prepared.tokens
+        self.flops += prepared.flops
         self.history.append(record)
 
     def _report_due(self) -> Decision:
@@ -164,7 +166,8 @@ class _Progress:
 
     def _report(self, fraction: float, scores: dict[str, Any], items: dict[str, list[float]]) -> Report:
         rows = self.step * self.recipe.training.batch_rows
-        return Report(self.step, fraction, rows, self.tokens, self._elapsed(), list(self.history), scores, items)
+        history = list(self.history)
+        return Report(self.step, fraction, rows, self.tokens, self._elapsed(), history, scores, items, self.flops)
 
     def _flags(self) -> tuple[bool, bool]:
         """Stop, save: rank 0's word on both."""
@@ -188,6 +191,7 @@ class _Progress:
             "step": self.step,
             "total": self.total,
             "tokens": self.tokens,
+            "flops": self.flops,
             "seconds": self._elapsed(),
             "reported": self.reported,
             "history": [dataclasses.asdict(record) for record in self.history],
@@ -218,6 +222,7 @@ class _Progress:
                 raise RequestError(Problem(message, expected=str(mine)))
         checkpoints.load(newest, self.built.model, self.stepper.optimizer, self.session)
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.flops = state["flops"]
         self.reported = state["reported"]
         self.history = [StepRecord(**record) for record in state["history"]]
         self.unsent = Report.from_dict(state["unsent"]) if state["unsent"] else None

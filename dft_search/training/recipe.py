@@ -50,7 +50,8 @@ class Recipe(Options):
 
     def canonical(self) -> dict[str, Any]:
         """What a run of this recipe really uses; two recipes that differ elsewhere are the same recipe."""
-        plain = self.model_dump(mode="json", exclude_none=True)
+        unused = {"data": {"train": self.data.train.unused(self.method)}}
+        plain = self.model_dump(mode="json", exclude_none=True, exclude=unused)
         return {**plain, "objective": self.objective.canonical()}
 
     @property
@@ -110,6 +111,14 @@ def check_recipe(recipe: Recipe) -> list[Problem]:
                 f"a micro-batch of {training.micro_batch_rows} rows is larger than the batch",
                 key="recipe.training.micro_batch_rows",
                 expected=f"at most {training.batch_rows}, or auto",
+            )
+        )
+    if recipe.data.train.english_rows and recipe.method == "dft":
+        problems.append(
+            Problem(
+                "English rows have nothing that deep supervision could read",
+                key="recipe.data.train.english_rows",
+                expected="false, or both supervisions none",
             )
         )
     try:

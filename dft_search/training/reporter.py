@@ -38,6 +38,7 @@ class Report:
         history: one record for every step since the last report.
         scores: by metric name.
         items: predictions per item, by task.
+        flops: floating-point operations that the steps so far needed, over all ranks; 0 of an untrained model.
     """
 
     step: int
@@ -48,6 +49,7 @@ class Report:
     history: list[StepRecord]
     scores: dict[str, Score]
     items: dict[str, list[float]]
+    flops: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -12,6 +12,7 @@ import torch
 from dft_search.data.encode import Encoded
 from dft_search.data.order import RowOrder, share
 from dft_search.objectives.batch import Batch, collate
+from dft_search.objectives.flops import batch_flops
 from dft_search.training.optimizer import clip, make_optimizer, squared_norm
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import StepRecord
@@ -38,6 +39,7 @@ class Prepared:
         batches: this rank's micro-batches, equally many on every rank.
         counts: labels or rows of each term, over all ranks and micro-batches: what its loss is divided by. On the CPU.
         tokens: that the step reads, over all ranks.
+        flops: floating-point operations that its reads need, forward and backward, over all ranks.
         flags: as rank 0 raised them.
         started: when the step began, by ``time.perf_counter``.
     """
@@ -45,6 +47,7 @@ class Prepared:
     batches: list[Batch]
     counts: torch.Tensor
     tokens: int
+    flops: float
     flags: tuple[bool, ...]
     started: float
 
@@ -81,15 +84,17 @@ class Stepper:
             collate([self._data[row] for row in micro], objective, layers, has_bos=self._data.has_bos) for micro in rows
         ]
         terms = len(objective.term_names)
-        mine = torch.zeros(terms + 1 + len(flags), dtype=torch.float64)
+        mine = torch.zeros(terms + 2 + len(flags), dtype=torch.float64)
         for batch in batches:
             mine[:terms] += batch.counts
             mine[terms] += batch.tokens
+            mine[terms + 1] += batch_flops(self._built.module, batch).total if batch.tokens else 0
         if session.rank == 0:
-            mine[terms + 1 :] = torch.tensor(flags, dtype=torch.float64)
+            mine[terms + 2 :] = torch.tensor(flags, dtype=torch.float64)
         total = session.sum(mine)
-        told = tuple(bool(flag) for flag in total[terms + 1 :])
-        return Prepared(batches, total[:terms], int(total[terms]), told, started)
+        told = tuple(bool(flag) for flag in total[terms + 2 :])
+        tokens, flops = int(total[terms]), float(total[terms + 1])
+        return Prepared(batches, total[:terms], tokens, flops, told, started)
 
     def run(self, step: int, prepared: Prepared) -> StepRecord:
         """Compute and apply step ``step`` (0-based); the record counts from 1. Collective.

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from dft_search.config import RequestError
+from dft_search.evaluation.parts import part_items
 from dft_search.evaluation.tasks import load_task, suites, task_names
-from tests.evaluation.conftest import make_task
+from tests.evaluation.conftest import make_task, scoring
 
 PARTS = ("steer", "select", "test")
 
@@ -50,6 +51,34 @@ def test_an_item_in_two_parts_is_refused(tmp_path):
     (tmp_path / "places.test.jsonl").write_text(json.dumps(leaked))
     with pytest.raises(RequestError, match=r"share an item \(ids 'steer-3' and 'another'\)"):
         load_task(str(path)).items("steer")
+
+
+def test_clusters_stay_together(tmp_path):
+    articles = [{**row, "article": f"article {row['id'] // 6}"} for row in rows(300)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, articles)), encoding="utf-8")
+    parts = {part: {"files": ["rows.jsonl"], "items": f"{n}/3"} for n, part in enumerate(PARTS, 1)}
+    task = load_task(str(make_task(tmp_path, parts=parts, cluster="article")))
+    found = {part: {item.cluster for item in task.items(part)} for part in PARTS}
+    assert set.union(*found.values()) == {f"article {n}" for n in range(50)} and sum(map(len, found.values())) == 50
+    assert all(len(task.items(part)) == 6 * len(found[part]) for part in PARTS)
+    (tmp_path / "more.jsonl").write_text(json.dumps({**articles[0], "id": "x", "prompt": "another"}))
+    leaking = {"steer": {"files": ["rows.jsonl"]}, "test": {"files": ["more.jsonl"]}}
+    with pytest.raises(RequestError, match="parts 'steer' and 'test' share cluster 'article 0'"):
+        load_task(str(make_task(tmp_path, parts=leaking, cluster="article"))).items("steer")
+    with pytest.raises(RequestError, match="an item has no column 'articel'.*did you mean 'article'"):
+        load_task(str(make_task(tmp_path, parts=parts, cluster="articel"))).items("steer")
+
+
+def test_what_a_part_asks_has_a_hash_of_its_content(tmp_path):
+    options = scoring(["places"], make_task(tmp_path))
+    first = part_items(options, "select")
+    assert part_items(options, "select") == first and first["places"].clusters is None
+    assert first["places"].ids == [item.id for item in load_task(str(tmp_path / "places.yaml")).items("select")]
+    assert part_items(options, "steer")["places"].digest != first["places"].digest
+    file = tmp_path / "places.select.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([json.dumps({**json.loads(lines[0]), "prompt": "changed"}), *lines[1:]]))
+    assert part_items(options, "select")["places"].digest != first["places"].digest
 
 
 GOOD = {"id": 1, "prompt": "question", "choices": ["a", "b"], "answer": 1}

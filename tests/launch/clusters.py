@@ -14,6 +14,8 @@ from typing import Any, Self
 import psutil
 
 MARK = "DFT_SEARCH_TEST_CLUSTER"
+# Ray's fake provider by its module: by its name it wants a file that the wheel lacks
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # as Ray's fake node provider calls it
 
 
@@ -92,8 +94,8 @@ class OwnCluster:
         if self.autoscaling is None:
             return []
         resources, most = self.autoscaling
-        provider: dict[str, Any] = {"type": "fake_multinode", "launch_multiple": True, "head_node_id": HEAD_ID}
-        provider |= {"gcs_address": self.address, "use_node_id_as_ip": True}
+        provider: dict[str, Any] = {"type": "external", "module": PROVIDER, "launch_multiple": True}
+        provider |= {"gcs_address": self.address, "use_node_id_as_ip": True, "head_node_id": HEAD_ID}
         provider |= {"disable_node_updaters": True, "disable_launch_config_check": True}
         head = {"resources": {"CPU": self.cpus}, "node_config": {}, "max_workers": 0}
         worker = {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": most}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from dft_search.config import InfrastructureError
 from dft_search.launch.cluster import survey
@@ -62,6 +62,33 @@ def test_a_full_cluster_is_waited_for_with_numbers(ray_cluster, tmp_path):
     pool.wait_for_workers(lambda: pool.placed() == 1)
     pool.close()
     until(lambda: free_cpus() == 6)
+
+
+def test_a_study_that_loses_its_room_says_so_and_gives_up_in_the_end(ray_cluster, tmp_path):
+    until(lambda: free_cpus() == 6)
+    pool = SlotPool(spec(tmp_path), 1, cold=False)
+    pool.wait_for_workers(lambda: pool.placed() == 1)
+    assert pool.look() is None  # no worker was waited for: nothing to be lost yet
+    pool.last_placed = time.monotonic()
+    assert pool.look() is None
+    other = placement_group([{"CPU": 4}])
+    assert other.wait(30)
+    (place,) = [
+        one["placement_group_id"]
+        for one in ray.util.placement_group_table().values()
+        if one["state"] == "CREATED" and len(one["bundles"]) == 2
+    ]
+    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(place))))  # as a dead node would
+    rest = placement_group([{"CPU": 2}])
+    until(lambda: pool.placed() == 0)
+    said = pool.look()
+    assert said is not None and said.startswith("Waiting: no slot has its place any more: one slot needs 2 workers")
+    assert pool.look() is None  # once in a while
+    pool.check()
+    remove_placement_group(other)
+    remove_placement_group(rest)
+    until(lambda: pool.placed() == 1)
+    pool.close()
 
 
 def test_two_studies_at_the_same_moment_share_the_room(ray_cluster, tmp_path):

@@ -40,6 +40,7 @@ class Writer:
     test_items: int = 500
     score: list[str] = field(default_factory=lambda: ["facts"])
     near_chance_task: bool = False
+    english: bool = False
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -89,6 +90,7 @@ class Writer:
         seed: int | None = None,
         luck: float = 0.05,
         message: str | None = None,
+        cost: float = 1.0,
     ) -> None:
         """One trial's folder. `skill` is in logits: what the recipe adds to the chance of a right answer."""
         home = self.folder / "trials" / f"t{number:04d}"
@@ -111,6 +113,7 @@ class Writer:
             "steps": round(fraction * STEPS),
             "rows": round(fraction * ROWS),
             "tokens": round(fraction * ROWS * 41),
+            "flops": 2.1e12 * fraction * (0 if arm == "base" else cost),
             "seconds": 7.5 * fraction + 0.5,
             "mlflow_run_id": f"run{number}",
             "checkpoint_uri": None,
@@ -204,6 +207,8 @@ class Writer:
         answers["facts.margin"] = [2 * (chance - 0.5) + own.gauss(0, 0.3) for chance in chances]
         if self.near_chance_task:
             answers["xcopa_xx"] = [float(own.random() < 0.5) for _ in range(50)]
+        if self.english:
+            answers["facts_en"] = [float(own.random() < 0.8 - 0.004 * skill) for _ in self.hardness[part]]
         return answers
 
     def _scores(self, items: dict[str, list[float]]) -> dict[str, Any]:
@@ -211,7 +216,7 @@ class Writer:
         for name, values in items.items():
             mean = sum(values) / len(values)
             deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
-            chance = {"facts": 0.05, "xcopa_xx": 0.5}.get(name)
+            chance = {"facts": 0.05, "xcopa_xx": 0.5, "facts_en": 0.05}.get(name)
             scores[name] = {"value": mean, "stderr": deviation, "n": len(values), "chance": chance}
         parts = [scores[name] for name in self.score]
         total = {
@@ -272,6 +277,43 @@ def full_study(folder: Path, *, seeds: int = 3, gain: float = 0.12, trials: int 
     return writer
 
 
+def paper_study(folder: Path, *, gain: float = 0.5, seeds: int = 8) -> Writer:
+    """A finished study with every arm, English questions, clusters, and TFT that had fewer trials; test read twice."""
+    writer = Writer(folder, english=True)
+    writer.study(planned=12)
+    deep = objective(("logits", 2), ("logits", 4))
+    for number in range(12):
+        writer.trial(number, TFT if number == 0 else deep, 0.1 + 0.03 * number, rate=1e-3 * (1 + number / 6))
+    for number in range(3):
+        writer.trial(20_001 + number, TFT, 0.1, phase="baseline", rate=1e-3 * (1 + number))
+    skills = {"best1": gain, "tft": 0.0, "sft": -0.4, "tft_english": 0.05, "tft_equal_flops": 0.1, "paper": 0.2}
+    skills |= {"thinking_at_top": 0.15, "shuffled_english": -0.05, "best2": gain - 0.05}
+    costs = {"tft": 1.0, "sft": 0.9, "tft_english": 1.8, "thinking_at_top": 1.5}
+    number = 10_001
+    writer.trial(10_000, TFT, -0.6, phase="confirm", arm="base", luck=0.0)
+    for arm, skill in skills.items():
+        goal = TFT if arm.startswith(("tft", "sft")) else TOP if arm == "thinking_at_top" else deep
+        for seed in range(seeds):
+            cost = costs.get(arm, 1.42)
+            writer.trial(number, goal, skill, phase="confirm", arm=arm, seed=500 + seed, luck=0.03, cost=cost)
+            number += 1
+    questions = {"ids": [f"q{n}" for n in range(500)], "clusters": [f"article {n // 5}" for n in range(500)]}
+    tasks = {task: {**questions, "language": language} for task, language in (("facts", "xx"), ("facts_en", "en"))}
+    writer._json(folder / "items.json", {"test": tasks})
+    seal = {"hash": "5eal5eal5eal5eal", "sealed": 1_763_700_400.0, "opened": 1_763_700_401.0, "champion": "best1"}
+    seal |= {"arms": dict.fromkeys(skills, "x"), "seeds": list(range(seeds)), "items": {"facts": {"count": 500}}}
+    seal["earlier"] = [{"hash": "0", "opened": 1_763_600_000.0}]
+    about = {
+        "settings": {"best1": "trial 11, number 1 of the search", "tft": "trial 20001, the best of 4 of plain TFT"},
+        "tuning": {"planned": 4, "search": 1, "own": 3},
+        "missing": ["shuffled_english"],
+        "seal": seal,
+    }
+    writer.confirm({"best1": 11, "best2": 10}, about=about)
+    writer.journal()
+    return writer
+
+
 @pytest.fixture
 def writer(tmp_path: Path) -> Callable[..., Writer]:
     """Makes an empty study folder to write trials into."""
@@ -293,6 +335,7 @@ def _write_examples(out: Path) -> None:
 
     full_study(out / "demo-no-difference")
     full_study(out / "demo-better", seeds=8, gain=0.5, trials=32, near_chance_task=True)
+    paper_study(out / "paper")
     full_study(out / "deep-model", num_layers=32, score=["facts.margin"], near_chance_task=True, trials=40)
     running = Writer(out / "still-running")
     running.study(state="running")

@@ -55,7 +55,7 @@ def test_secondary_comparisons_are_corrected() -> None:
     result = compare_arms(arms, candidates=["best1"])
     secondary = {name: entry["champion_minus_arm"] for name, entry in result["arms"].items() if name not in ("best1",)}
     assert "p_holm" not in secondary["tft"]
-    assert secondary["paper"]["p_holm"] == pytest.approx(2 * secondary["paper"]["p_value"])
+    assert secondary["paper"]["p_value"] <= secondary["paper"]["p_holm"] < 0.05
     assert secondary["thinking_at_top"]["p_holm"] == 1.0
     assert secondary["thinking_at_top"]["conclusion"] == "no_difference"
 

@@ -8,6 +8,7 @@ from dft_search.config.document import to_yaml
 from dft_search.data.template import render_prompt
 from tests.training.tiny import LAYERS, make_rows, make_world
 
+PARTS = ("steer", "select", "test")
 SPACE: dict[str, Any] = {
     "objective.conversion.supervision": {"choice": ["logits", "feature", "none"]},
     "objective.conversion.layer": {
@@ -24,23 +25,26 @@ SPACE: dict[str, Any] = {
 }
 
 
-def write_questions(folder: Path) -> None:
-    """Questions about the rows, in three files, one for each part, and the task file."""
-    for part, start in (("steer", 0), ("select", 8), ("test", 16)):
+def write_questions(folder: Path, language: str = "zh") -> Path:
+    """Questions about the rows, in three files, one for each part, and the task file, which is returned."""
+    side, stem = ("en", "en") if language == "en" else ("tgt", "zh")
+    name = "tiny_questions" if language == "zh" else "tiny_english"
+    files = {part: folder / (f"{part}.jsonl" if language == "zh" else f"{part}_en.jsonl") for part in PARTS}
+    for start, file in zip((0, 8, 16), files.values(), strict=True):
         lines = []
         for row in make_rows()[start : start + 8]:
-            right = row["tgt_output"].split()[0]
-            choices = [right, *(word for word in ("zh1", "zh2", "zh3", "zh4") if word != right)][:3]
-            prompt = render_prompt(row["tgt_instruction"], "").text
+            right = row[f"{side}_output"].split()[0]
+            choices = [right, *(word for word in (f"{stem}{n}" for n in range(1, 5)) if word != right)][:3]
+            prompt = render_prompt(row[f"{side}_instruction"], "").text
             lines.append(json.dumps({"id": row["id"], "prompt": prompt, "choices": choices, "answer": 0}))
-        (folder / f"{part}.jsonl").write_text("\n".join(lines) + "\n")
+        file.write_text("\n".join(lines) + "\n")
     task = {
-        "task": "tiny_questions",
+        "task": name,
         "description": "First word of the answer.",
-        "language": "zh",
+        "language": language,
         "metric": "acc",
         "metrics": ["margin"],
-        "parts": {part: {"files": [str(folder / f"{part}.jsonl")]} for part in ("steer", "select", "test")},
+        "parts": {part: {"files": [str(file)]} for part, file in files.items()},
         "harness": {
             "output_type": "multiple_choice",
             "doc_to_text": "prompt",
@@ -48,7 +52,9 @@ def write_questions(folder: Path) -> None:
             "doc_to_target": "answer",
         },
     }
-    (folder / "tiny_questions.yaml").write_text(to_yaml(task))
+    path = folder / f"{name}.yaml"
+    path.write_text(to_yaml(task))
+    return path
 
 
 def study(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The session's bookkeeping without a cluster: budget, pruning, catching up after a crash, tidying."""
 
+import errno
 import time
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ import mlflow
 import pytest
 
 from dft_search.launch.job import JobEnd, JobReport
+from dft_search.search.arms import plan_arms
 from dft_search.search.asker import Asker
-from dft_search.search.confirm import plan_arms
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Budget, Confirm
 from dft_search.search.outcomes import Outcome
@@ -255,3 +256,16 @@ def test_candidates_are_no_baselines_and_arms_take_the_best_of_their_kind(defini
     for value in (0.1, 0.9):
         run_one(only, value)
     assert [plan.name for plan in plan_arms(only.session) if plan.candidate] == ["tft"]  # no other recipe completed
+
+
+def test_what_fails_in_a_callback_of_tune_ends_the_study_and_no_trial(definition, tmp_path, monkeypatch):
+    from dft_search.search.tune import _told
+
+    search = open_search(definition, tmp_path / "s")
+    job = search.next_job()
+    full = OSError(errno.ENOSPC, "No space left on device", "trial.json")
+    with monkeypatch.context() as patch, _told(search):
+        patch.setattr(search.session.folder, "write_trial", lambda record: (_ for _ in ()).throw(full))
+        search.on_report(job.trial, report(0.5, 0.5))
+    assert search.session.trouble == "trial.json: No space left on device"
+    assert not search.may_go_on() and search.asker.outcome(job.trial) is None

@@ -58,7 +58,7 @@ def cost_bars(report: Mapping[str, Any]) -> Figure | None:
         f"Time of the trials' training and scoring, {duration(total)} together, by how they ended; "
         f"{100 * useful:.0f} % of it went into trials that completed. Trials that ran side by side are added up."
     )
-    head = ("phase", "outcome", "trials", "time", "rows", "tokens")
+    head = ("phase", "outcome", "trials", "time", "rows", "tokens", "FLOPs")
     rows = [
         (
             entry["phase"],
@@ -67,6 +67,7 @@ def cost_bars(report: Mapping[str, Any]) -> Figure | None:
             duration(entry["seconds"]),
             compact(entry["rows"]),
             compact(entry["tokens"]),
+            compact(entry["flops"]),
         )
         for entry in report["cost"]
     ]
