@@ -65,13 +65,28 @@ def test_every_link_leads_somewhere() -> None:
                 assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
 
 
-def test_yaml_blocks_are_valid_recipes() -> None:
+def test_the_recipe_block_is_valid() -> None:
     from dft_search.config import build
     from dft_search.training.recipe import Recipe
 
-    (block,) = blocks("README.md", "yaml")
+    (block,) = [text for text in blocks("README.md", "yaml") if text.startswith("recipe:")]
     recipe = build(Recipe, parse_document(block, "README.md"), ("recipe",))
     assert recipe.objective.thinking.layer == "50%"
+
+
+def test_the_study_block_is_valid() -> None:
+    from dft_search.config import build, known_keys
+    from dft_search.search.options import StudyOptions
+    from dft_search.search.samplers import sampler_warnings
+    from dft_search.search.space import read_space
+    from dft_search.training.recipe import Recipe
+
+    (block,) = [text for text in blocks("README.md", "yaml") if text.startswith("study:")]
+    document = parse_document(block, "README.md")
+    options = build(StudyOptions, document, ("study",))
+    space = read_space(document, 32, known_keys(Recipe))
+    assert options.guide.metric == "score" and sampler_warnings(options, space) == []
+    assert [parameter.key for parameter in space.parameters][0] == "training.trainable"
 
 
 def test_the_loss_block_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,10 +143,10 @@ def compare(
     """Compares two arms scored on the same items, with noise from seeds and from items together.
 
     Seeds and items are resampled independently of each other (items within each task, in whole clusters where a task
-    has them, the same for both arms). As a
-    bootstrap over three seeds is too narrow, the resampled deviations are brought to the unbiased two-way variance
-    (seeds + items - cells) and given Student's tails with Satterthwaite's degrees of freedom. The p-value is never
-    below what flipping signs of so few seeds could give (`smallest_p`): fewer than `MIN_SEEDS` are never significant.
+    has them, the same for both arms). As a bootstrap over three seeds is too narrow, the resampled deviations are
+    brought to the unbiased two-way variance (seeds + items - cells) and given Student's tails with Satterthwaite's
+    degrees of freedom. The p-value is never below what flipping signs of so few seeds could give (`smallest_p`): fewer
+    than `MIN_SEEDS` are never significant.
 
     A run whose items are missing, or do not average to its score, makes the comparison one over seeds alone.
 

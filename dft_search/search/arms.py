@@ -36,6 +36,8 @@ class ArmPlan:
 def plan_arms(session: StudySession) -> list[ArmPlan]:
     """Candidates (the best completed recipes that are no arm themselves) and the arms that need no champion.
 
+    A recipe that broke a constraint of the study is a candidate only where every one did.
+
     TFT takes its settings from the best of its own trials, of search and sub-study alike, and so do the arms made from
     it. The others take all that their objective does not say (learning rate, ...) from the best search trial of their
     kind; without one SFT takes TFT's, and the rest those of the best trial.
@@ -48,7 +50,7 @@ def plan_arms(session: StudySession) -> list[ArmPlan]:
     taken = {arm.recipe.hash for arm in arms}
     kinds = {arm.recipe.method for arm in arms} & {"tft", "sft"}
     candidates: list[ArmPlan] = []
-    for record in ranked:
+    for record in [record for record in ranked if record.feasible] or ranked:
         recipe = session.definition.recipe_for(record.params)
         if recipe.hash in taken or recipe.method in kinds:
             continue

@@ -52,9 +52,10 @@ def plan_power(definition: Definition) -> dict[str, Any]:
 
 
 def _scored_items(scoring: ScoringOptions) -> dict[str, PartItems]:
-    """Test items of the tasks that the score is made of."""
+    """Items of the tasks that the score is made of, on test, or on select for a study that has no test."""
     wanted = {name.partition(".")[0] for name in scoring.score.mean}
-    return {task: items for task, items in part_items(scoring, "test").items() if task in wanted}
+    items = part_items(scoring, "test" if scoring.test else "select")
+    return {task: one for task, one in items.items() if task in wanted}
 
 
 def _assumed(scoring: ScoringOptions, items: Mapping[str, PartItems], seeds: int) -> tuple[Noise, str, str]:

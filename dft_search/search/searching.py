@@ -46,6 +46,10 @@ class Searching:
             if outcome is not None and record.outcome != outcome:
                 self.session.on_end(record.trial, JobEnd(outcome.value, record.message))
 
+    def fail(self, reason: str) -> None:
+        """End the session for a reason that lies outside the trials."""
+        self.session.fail(reason)
+
     def may_go_on(self) -> bool:
         """Whether neither a stop nor the clock forbids another trial."""
         return self.session.stopping is None and time.monotonic() <= self.deadline

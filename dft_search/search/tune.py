@@ -7,6 +7,8 @@ knows the trials, slots run them, the session writes down what happened.
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +39,9 @@ class StudyLoop(Protocol):
 
     def on_end(self, trial: int, end: JobEnd) -> None:
         """A trial is over."""
+
+    def fail(self, reason: str) -> None:
+        """Something that the study stands on failed: no more trials, and those that run stop."""
 
 
 class TrialDriver(tune.Trainable):
@@ -112,7 +117,9 @@ class _StudySearcher(_Unsaved, Searcher):
             return Searcher.FINISHED
         if len(self.trials) >= max(1, self.pool.placed()):
             return None  # a slot that has no place yet needs no trial, and the sampler will know more by then
-        job = self.study.next_job()
+        job = None
+        with _told(self.study):
+            job = self.study.next_job()
         if job is None:
             return Searcher.FINISHED
         self.trials[trial_id] = job.trial
@@ -123,6 +130,10 @@ class _StudySearcher(_Unsaved, Searcher):
         if trial is None:
             return  # the scheduler stopped it, and it has been closed there
         report = result[REPORT].take() if result and REPORT in result else None
+        with _told(self.study):
+            self._ended(trial, report)
+
+    def _ended(self, trial: int, report: JobReport | None) -> None:
         if report is None or report.end is None:
             if cluster_seems_gone() or not self.pool.answers():
                 self.study.on_end(trial, JobEnd("interrupted", "the cluster or the study's slots vanished"))
@@ -150,11 +161,26 @@ class _StudyScheduler(_Unsaved, FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
         number, report = self.trials[trial.trial_id], result[REPORT].take()
-        if self.study.on_report(number, report):
+        goes_on = True  # to its next step, where it meets the stop
+        with _told(self.study):
+            goes_on = self.study.on_report(number, report)
+        if goes_on:
             return TrialScheduler.CONTINUE
         del self.trials[trial.trial_id]
-        self.study.on_end(number, JobEnd("pruned"))
+        with _told(self.study):
+            self.study.on_end(number, JobEnd("pruned"))
         return TrialScheduler.STOP
+
+
+@contextmanager
+def _told(study: StudyLoop) -> Iterator[None]:
+    """Tune takes what a callback raises for the trial's own failure. A full disk or a lost database is the study's."""
+    try:
+        yield
+    except InfrastructureError as error:
+        study.fail(str(error))
+    except OSError as error:
+        study.fail(f"{error.filename or 'the study'}: {error.strerror or error}")
 
 
 def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) -> None:

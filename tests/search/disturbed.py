@@ -27,8 +27,9 @@ CHANGES = {
     "budget": {"trials": TRIALS, "wall_clock": None},
     "confirm": {"top": 1, "seeds": 1, "arms": ["thinking_at_top"]},
 }
-UNSTABLE = {"created", "seconds", "phase_seconds", "mlflow_run_id", "mlflow"}  # of a report: times and ids
+UNSTABLE = {"created", "seconds", "phase_seconds", "mlflow_run_id", "mlflow", "files"}  # of a report: times, ids, paths
 WAIT = 240.0
+MARK = "DFT_SEARCH_TEST_SESSION"  # as in tests/conftest.py: every process of this session has it
 
 
 def write_study(folder: Path, steps: int = 30) -> Path:
@@ -54,12 +55,8 @@ class Study:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "DFT_SEARCH_HOME": str(self.home),
-            "RAY_ADDRESS": self.address,
-            "RAY_AUTH_MODE": "disabled",
-        }
+        ray = {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
+        return {**os.environ, **ray, "DFT_SEARCH_HOME": str(self.home)}
 
     @contextmanager
     def driven(self, *options: str, program: tuple[str, ...] = ("-m", "dft_search")) -> Iterator["Driver"]:
@@ -146,15 +143,15 @@ def in_confirmation(study: Study) -> bool:
     return _started(study, 10_000, 0.3)
 
 
-def processes(title: str, study: Study) -> list[psutil.Process]:
-    """Ray's processes whose title begins so and that work for a study: its drivers come and go, one at a time."""
+def processes(title: str) -> list[psutil.Process]:
+    """Ray's processes whose title begins so, among those that this test session has started; the youngest first."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            ours = process.environ().get("RAY_ADDRESS", study.address) == study.address
-            if ours and " ".join(process.cmdline()).startswith(title):
-                found.append(process)
-    return found
+            if process.cmdline() and process.cmdline()[0].startswith(title):
+                if process.environ().get(MARK) == os.environ[MARK]:
+                    found.append(process)
+    return sorted(found, key=lambda process: -process.create_time())
 
 
 def is_as_if_undisturbed(study: Study, reference: Study) -> None:

@@ -114,6 +114,20 @@ def test_arms_take_their_settings_from_where_they_say(searched):
     assert len({plan.recipe.hash for plan in plans.values()}) == len(plans)
 
 
+def test_a_recipe_that_broke_a_constraint_is_no_candidate_where_another_kept_them(world, tmp_path):
+    search = open_search(defined(world), tmp_path / "s")
+    points = [{**DEEP, "objective.thinking.layer": layer, RATE: 0.003} for layer in (1, 2)]
+    search.asker.enqueue_once(points)
+    for value in (0.9, 0.5):
+        run_one(search, value)
+    session = search.session
+    assert [plan.source for plan in plan_arms(session) if plan.candidate] == [0]
+    session.records[0].feasible = False
+    assert [plan.source for plan in plan_arms(session) if plan.candidate] == [1]
+    session.records[1].feasible = False
+    assert [plan.source for plan in plan_arms(session) if plan.candidate] == [0]
+
+
 def test_followers_are_made_from_the_champion(searched):
     session = searched.session
     plans = plan_arms(session)

@@ -1,5 +1,7 @@
 """The session's bookkeeping without a cluster: budget, pruning, catching up after a crash, tidying."""
 
+import errno
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from dft_search.launch.job import JobEnd, JobReport
 from dft_search.search.arms import plan_arms
 from dft_search.search.asker import Asker
 from dft_search.search.definition import Definition, load_study
+from dft_search.search.options import Budget, Confirm
 from dft_search.search.outcomes import Outcome
 from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
@@ -135,15 +138,100 @@ def test_discarded_trials_are_abandoned_and_not_spent(definition, tmp_path):
     assert search.session.records[job.trial].outcome == "abandoned" and search.asker.spent() == 0
 
 
-def test_only_the_best_keeps_its_checkpoint(definition, tmp_path):
+def test_the_best_keep_their_checkpoints_and_others_none(definition, tmp_path):
     search = open_search(definition, tmp_path / "s")
-    for value in (0.1, 0.3, 0.2):
+    search.session.options = definition.options.model_copy(update={"confirm": Confirm(top=2)})
+    ends = [(0.1, "completed"), (0.3, "completed"), (0.9, "pruned"), (0.9, "failed"), (0.2, "completed")]
+    folders = []
+    for value, outcome in ends:
         job = search.next_job()
-        Path(job.folder).mkdir(parents=True)
-        search.on_report(job.trial, report(1.0, value, 6))
-        search.on_end(job.trial, JobEnd("completed"))
-    kept = [n for n in range(3) if Path(search.session.folder.checkpoints(n, None)).exists()]
-    assert kept == [1]
+        folders.append(Path(job.folder))
+        folders[-1].mkdir(parents=True)
+        search.on_report(job.trial, report(1.0 if outcome == "completed" else 0.5, value, 6))
+        search.on_end(job.trial, JobEnd(outcome))
+    assert [folder.exists() for folder in folders] == [False, True, True, False, True]
+    search.session.tidy()  # the workers, which remove what they were told to stop, have left
+    assert [folder.exists() for folder in folders] == [False, True, False, False, True]
+
+
+def test_an_interrupted_trial_keeps_its_checkpoint(definition, tmp_path):
+    search = open_search(definition, tmp_path / "s")
+    job = search.next_job()
+    Path(job.folder).mkdir(parents=True)
+    search.session.stopping = "stop"
+    search.on_end(job.trial, JobEnd("interrupted"))
+    search.session.tidy()
+    assert Path(job.folder).exists()
+
+
+def test_the_loss_curve_of_a_diverged_trial_is_kept(definition, tmp_path):
+    search = open_search(definition, tmp_path / "s")
+    job = search.next_job()
+    search.on_report(job.trial, report(0.5, 0.5))
+    history = tuple({"step": k, "metrics": {"loss/total": 10.0 * k}} for k in (4, 5))
+    search.on_end(job.trial, JobEnd("diverged", "loss is not finite at step 6", history=history))
+    record = search.session.records[job.trial]
+    assert (record.outcome, record.steps, record.rows, record.fraction) == ("diverged", 5, 40, 0.5)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/s/mlflow.db")
+    points = client.get_metric_history(record.mlflow_run_id, "loss/total")
+    assert [(p.step, p.value) for p in points] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 40.0), (5, 50.0)]
+    assert open_search(definition, tmp_path / "s", search.session.parent).next_job().trial == 1
+
+
+def test_a_trial_that_loses_its_slot_runs_again_and_one_that_always_does_ends_the_study(definition, tmp_path):
+    search = open_search(definition, tmp_path / "s")
+    first = search.next_job()
+    for _ in range(3):
+        search.on_end(first.trial, JobEnd("interrupted", "its slot died"))
+        assert search.may_go_on() and search.next_job() == first
+    search.on_end(first.trial, JobEnd("interrupted", "its slot died"))
+    assert not search.may_go_on() and search.session.trouble == "its slot died" and search.asker.spent() == 0
+    again = open_search(definition, tmp_path / "s", search.session.parent)
+    assert again.next_job() == first
+
+
+def test_a_full_disk_ends_the_study_at_once(definition, tmp_path):
+    search = open_search(definition, tmp_path / "s")
+    search.on_end(search.next_job().trial, JobEnd("interrupted", "no space is left", is_hopeless=True))
+    assert search.session.trouble == "no space is left" and search.next_job() is None
+
+
+def test_no_run_stays_open_in_mlflow_wherever_the_driver_dies(definition, tmp_path, monkeypatch):
+    """Before and after the run is created, and before its id is written down."""
+    for cut in ("start_trial", "log_text"):
+        path = tmp_path / cut
+        search = open_search(definition, path)
+        with monkeypatch.context() as patch:
+            create = getattr(search.session.tracker, cut)
+
+            def die(*arguments, create=create, cut=cut):
+                if cut == "start_trial":
+                    create(*arguments)
+                raise KeyboardInterrupt
+
+            patch.setattr(search.session.tracker, cut, die)
+            with pytest.raises(KeyboardInterrupt):
+                search.next_job()
+        again = open_search(definition, path, search.session.parent)
+        again.session.close_open()
+        client = mlflow.MlflowClient(f"sqlite:///{path}/mlflow.db")
+        runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "tags.trial = '0'")
+        assert [run.info.status for run in runs] == ["KILLED"]
+        assert again.next_job().trial == 0
+        runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "tags.trial = '0'")
+        assert [run.info.status for run in runs] == ["RUNNING"]  # the same one
+
+
+def test_the_clock_counts_all_sessions(definition, tmp_path):
+    search = open_search(definition, tmp_path / "s")
+    options = definition.options.model_copy(update={"budget": Budget(trials=5, wall_clock="100s")})
+    search.asker.options = options
+    search.session.folder.add_seconds("search", 60.0)
+    left = Searching(search.session, search.asker).deadline - time.monotonic()
+    assert 30 < left < 41
+    search.session.folder.add_seconds("search", 50.0)
+    over = Searching(search.session, search.asker)
+    assert not over.may_go_on() and over.next_job() is None
 
 
 def test_candidates_are_no_baselines_and_arms_take_the_best_of_their_kind(definition, tmp_path):
@@ -168,3 +256,16 @@ def test_candidates_are_no_baselines_and_arms_take_the_best_of_their_kind(defini
     for value in (0.1, 0.9):
         run_one(only, value)
     assert [plan.name for plan in plan_arms(only.session) if plan.candidate] == ["tft"]  # no other recipe completed
+
+
+def test_what_fails_in_a_callback_of_tune_ends_the_study_and_no_trial(definition, tmp_path, monkeypatch):
+    from dft_search.search.tune import _told
+
+    search = open_search(definition, tmp_path / "s")
+    job = search.next_job()
+    full = OSError(errno.ENOSPC, "No space left on device", "trial.json")
+    with monkeypatch.context() as patch, _told(search):
+        patch.setattr(search.session.folder, "write_trial", lambda record: (_ for _ in ()).throw(full))
+        search.on_report(job.trial, report(0.5, 0.5))
+    assert search.session.trouble == "trial.json: No space left on device"
+    assert not search.may_go_on() and search.asker.outcome(job.trial) is None

@@ -1,0 +1,114 @@
+"""A study that goes on elsewhere: from its folder under another home, or from the URL of its storage."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from dft_search.config import RequestError
+from dft_search.search.control import status
+from dft_search.search.mirror import HOLDER, Mirror, fetch, find_study
+from dft_search.search.study_folder import StudyFolder, TrialRecord, study_path
+
+URL = "memory://bucket/runs"
+
+
+@pytest.fixture
+def folder(home: Path) -> StudyFolder:
+    """A small study in the home."""
+    folder = StudyFolder(home / "studies" / "tiny")
+    folder.update_state(id="one", sessions=1, name="tiny", state="interrupted", budget={"planned": 3})
+    folder.study_file.write_text("study: {name: tiny}\n")
+    folder.journal.write_text("line\n")
+    folder.write_trial(TrialRecord(0, "search", {}, 1, "abc", outcome="completed"))
+    folder.append_report(0, {"fraction": 1.0, "items": {"t": [1.0]}})
+    return folder
+
+
+@pytest.fixture
+def url() -> str:
+    from dft_search.training.places import remove
+
+    remove("memory://bucket")
+    return f"{URL}/tiny"
+
+
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DFT_SEARCH_HOME", str(tmp_path / "elsewhere"))
+    return tmp_path / "elsewhere" / "studies" / "tiny"
+
+
+def test_a_folder_is_as_good_as_a_name(folder, tmp_path):
+    moved = tmp_path / "somewhere" / "renamed"
+    shutil.copytree(folder.path, moved)
+    assert study_path(str(moved)) == find_study(str(moved)) == moved
+    assert status(str(moved))["name"] == "tiny" and status(str(moved)) == status("tiny")
+    with pytest.raises(RequestError, match="is not a study's folder"):
+        study_path(str(tmp_path / "somewhere"))
+
+
+def test_what_changes_is_mirrored_and_fetched(folder, url, tmp_path, monkeypatch):
+    mirror = Mirror(folder, URL)
+    mirror.sync()
+    sent = dict(mirror.sent)
+    folder.write_trial(TrialRecord(1, "search", {}, 2, "def"))
+    with open(folder.journal, "a") as file:
+        file.write("another\n")
+    mirror.sync()
+    assert {name for name in mirror.sent if mirror.sent[name] != sent.get(name)} == {
+        "trials/t0001/trial.json",
+        "optuna.journal",
+    }
+    there = elsewhere(tmp_path, monkeypatch)
+    assert fetch(url) == find_study(url) == there
+    assert StudyFolder(there).read_trials() == folder.read_trials()
+    assert StudyFolder(there).read_reports(0) == [{"fraction": 1.0}]
+    assert StudyFolder(there).journal.read_text() == "line\nanother\n"
+
+
+def test_what_is_here_and_newer_is_kept(folder, url, tmp_path, monkeypatch):
+    Mirror(folder, URL).sync()
+    there = StudyFolder(elsewhere(tmp_path, monkeypatch))
+    fetch(url)
+    there.update_state(sessions=2)
+    there.journal.write_text("newer\n")
+    fetch(url)
+    assert there.journal.read_text() == "newer\n"
+    folder.update_state(sessions=3)
+    Mirror(folder, URL).sync()
+    fetch(url)
+    assert there.journal.read_text() == "line\n"
+
+
+def test_another_study_of_that_name_is_not_written_over(folder, url, tmp_path, monkeypatch):
+    Mirror(folder, URL).sync()
+    there = StudyFolder(elsewhere(tmp_path, monkeypatch))
+    there.update_state(id="two")
+    with pytest.raises(RequestError, match="another study 'tiny' is in"):
+        fetch(url)
+
+
+def test_a_driver_at_work_elsewhere_is_named(folder, url, tmp_path, monkeypatch):
+    import fsspec
+
+    with folder.lock.held(), Mirror(folder, URL).kept():
+        there = elsewhere(tmp_path, monkeypatch)
+        beat = f"{URL}/tiny/study/{HOLDER}"
+        with fsspec.open(beat) as file:
+            told = json.load(file)
+        with fsspec.open(beat, "w") as file:
+            json.dump({**told, "host": "far-away"}, file)
+        with pytest.raises(RequestError, match=f"is being run by process {told['pid']} on far-away"):
+            fetch(url)
+        with fsspec.open(beat, "w") as file:
+            json.dump({**told, "host": "far-away", "beat": time.time() - 3600}, file)
+        assert fetch(url) == there
+    with fsspec.open(beat) as file:
+        assert json.load(file)["beat"] == 0.0  # it has left
+
+
+def test_no_study_at_a_url(url, home):
+    with pytest.raises(RequestError, match="no study at memory://bucket/runs/tiny"):
+        fetch(url)
