@@ -56,9 +56,7 @@ class Finished:
         return float(self.folder.read_state()["seconds"]["search"])
 
 
-def run_study(
-    file: str, name: str, home: Path, overrides: Mapping[str, Any], log: Path, *, module: str = "dft_search"
-) -> Finished:
+def run_study(file: str, name: str, home: Path, overrides: Mapping[str, Any], log: Path) -> Finished:
     """Search without confirmation, on a Ray of its own.
 
     Args:
@@ -67,13 +65,12 @@ def run_study(
         home: its ``DFT_SEARCH_HOME``.
         overrides: by dotted key, as JSON values.
         log: file for what the command prints.
-        module: run as the command; ``tests.benchmarks.keeping`` keeps every trial's checkpoint.
 
     Raises:
         SystemExit: the command failed.
     """
     sets = [part for key, value in overrides.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-    command = [sys.executable, "-m", module, "search", file, "--name", name, "--no-confirm", *sets]
+    command = [sys.executable, "-m", "dft_search", "search", file, "--name", name, "--no-confirm", *sets]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {HOME: str(home)}
     began = time.monotonic()
     with open(log, "w", encoding="utf-8") as out:

@@ -32,12 +32,14 @@ from tests.benchmarks.driver import Finished, run_study
 RANK = "training.trainable.lora.rank"
 WARM_LIMITS = {"median": 1.0, "p95": 3.0}  # seconds
 COLD_TO_WARM = 10.0
+MOST = 20  # trials of a study
 
 
 def study_file(folder: Path, steps: int) -> Path:
     """The quickstart with short trials that change everything a search changes, the rank of adapters included."""
     data = load_document(shipped_study("quickstart")).data
     data["study"] |= {"sampler": "random", "scheduler": "none", "rungs": [], "first_points": []}
+    data["study"]["confirm"] = {"top": MOST}  # the last checkpoints of so many trials are kept, to be compared
     data["recipe"]["training"] |= {"length": {"steps": steps}, "trainable": {"lora": {"rank": 4}}}
     data["space"][RANK] = {"choice": [2, 4, 8]}
     path = folder / "study.yaml"
@@ -129,7 +131,7 @@ def measure(folder: Path, warm: int, cold: int, steps: int) -> dict[str, Any]:
         say(f"{trials} trials, {name}")
         overrides = {"study.slots.mode": mode, "study.budget": {"trials": trials, "wall_clock": None}}
         log = folder / f"{name}.log"
-        done[name] = run_study(file, name, folder, overrides, log, module="tests.benchmarks.keeping")
+        done[name] = run_study(file, name, folder, overrides, log)
     trials = done["warm"].trials()
     found = {
         "warm": summary(gaps(trials) + gaps(done["warm-again"].trials())),
@@ -173,11 +175,13 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.turnaround", description=__doc__.splitlines()[0])
-    parser.add_argument("--warm", type=int, default=24, help="trials of each warm study")
+    parser.add_argument("--warm", type=int, default=MOST, help=f"trials of each warm study, at most {MOST}")
     parser.add_argument("--cold", type=int, default=12, help="trials of the cold study, at most as many")
     parser.add_argument("--steps", type=int, default=8, help="of a trial")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
+    if not 1 < given.cold <= given.warm <= MOST:
+        parser.error(f"needs 1 < cold <= warm <= {MOST}")
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), given.warm, given.cold, given.steps)
     found = {"benchmark": "turnaround", "cores": os.cpu_count(), "versions": versions(), **found}
