@@ -17,7 +17,7 @@ SURFACE = {
     "submit": {"file", "--address", "--wait", "--no-wait", "--name", "--resume", "--set"},
     "status": {"name", "--json"},
     "stop": {"name", "--discard", "--wait", "--no-wait"},
-    "resume": {"name"},
+    "resume": {"name", "--confirm", "--no-confirm"},
     "report": {"name", "--json"},
     "export": {"name", "--out", "--trial"},
     "verify": {"bundle", "--json"},
