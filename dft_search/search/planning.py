@@ -15,7 +15,6 @@ from dft_search.launch.planner import plan_on, plan_slots
 from dft_search.search.asker import Asker
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Slots, StudyOptions
-from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory
 from dft_search.search.plan_power import plan_power
 from dft_search.search.substudy import has_choice, tft_space, tuning_trials
 from dft_search.training.recipe import Recipe
@@ -39,6 +38,8 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``,
         ``smallest_effect`` as in ``search/plan_power.py``.
     """
+    from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory  # torch, which no driver needs
+
     empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "memory": None}
     empty |= {"smallest_effect": None, "first_points": [], "warnings": []}
     try:
