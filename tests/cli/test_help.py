@@ -70,3 +70,8 @@ def test_help_and_usage_errors_load_neither_torch_nor_ray(arguments: list[str]) 
 def test_importing_the_package_loads_neither_torch_nor_ray() -> None:
     script = "import sys, dft_search; sys.exit(' '.join(n for n in ('torch', 'ray') if n in sys.modules) or 0)"
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+def test_the_driver_of_a_study_needs_no_torch() -> None:
+    script = "import sys, dft_search.search.run, dft_search.search.tune; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -24,7 +24,7 @@ def free_cpus() -> float:
     return ray.available_resources().get("CPU", 0.0)
 
 
-def until(condition, seconds: float = 60.0) -> None:
+def until(condition, seconds: float = 240.0) -> None:  # a busy machine places slowly
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
