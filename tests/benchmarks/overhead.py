@@ -20,7 +20,7 @@ from typing import Any
 import numpy
 
 from dft_search.config.document import to_yaml
-from dft_search.search.run import versions
+from dft_search.search.phases import versions
 from dft_search.search.study_folder import TrialRecord
 from tests.benchmarks import program
 from tests.benchmarks.driver import Finished, Sample, open_records, run_study

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dft_search.search.run import versions
+from dft_search.search.phases import versions
 from tests.benchmarks import program
 from tests.benchmarks.quality_grid import RECORDED, read
 from tests.benchmarks.simulated import (

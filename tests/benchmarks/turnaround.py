@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from dft_search.config import load_document
 from dft_search.config.document import to_yaml
 from dft_search.config.shipped import shipped_study
-from dft_search.search.run import versions
+from dft_search.search.phases import versions
 from dft_search.search.study_folder import TrialRecord
 from dft_search.training.checkpoints import newest_complete
 from tests.benchmarks import program
