@@ -57,9 +57,8 @@ def study(reference: Study, tmp_path: Path) -> Study:
 
 def nothing_is_running(folder: StudyFolder) -> bool:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal)))
-    [found] = optuna.get_all_study_names(storage)
-    states = {trial.state.name for trial in optuna.load_study(study_name=found, storage=storage).trials}
-    return not states & {"RUNNING", "WAITING"}
+    studies = [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
+    return not {trial.state.name for study in studies for trial in study.trials} & {"RUNNING", "WAITING"}
 
 
 def test_kill_9_of_the_driver_at_three_moments(study, reference):
