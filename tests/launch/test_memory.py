@@ -52,5 +52,5 @@ def test_half_the_rows_and_the_same_losses(ray_cluster, definition, tmp_path):
     pool.close()
     end = reports[-1].end
     assert end.outcome == "completed"
-    assert end.message == f"out of memory with {ROWS // 2} rows in a micro-batch, went on with {ROWS // 4}"
+    assert end.message == f"out of memory with {ROWS // 2} rows in a micro-batch: went on with {ROWS // 4}"
     assert losses(reports) == pytest.approx(losses(whole), rel=1e-5)
