@@ -27,7 +27,7 @@ from tests.benchmarks.program import teller
 
 DEEPEST_CONVERSION = 3
 RATE, WEIGHT = 1e-3, 0.3
-WORLDS, SEEDS = (0, 1), (0, 1, 2)
+WORLDS, SEEDS = (0, 1, 2), (0, 1, 2)
 RECORDED = Path(__file__).with_suffix(".csv")
 
 
