@@ -46,7 +46,8 @@ def run(worlds: Mapping[int, World], studies: int, trials: int) -> dict[str, dic
         study = definition(Path(folder), trials)
         for name, make in SEARCHERS.items():
             for number, world in worlds.items():
-                picks = [simulate(make, study, world, seed) for seed in range(studies)]
+                seeds = range(number * studies, (number + 1) * studies)  # worlds must not share their random starts
+                picks = [simulate(make, study, world, seed) for seed in seeds]
                 found.setdefault(name, {})[number] = picks
                 say(f"{name}, world {number}: {studies} studies")
     return found

@@ -83,6 +83,7 @@ def test_sigterm_and_ctrl_c_stop_at_the_next_step(study, reference):
     with study.driven() as driver:
         driver.wait_for(second_rung)
         os.killpg(driver.process.pid, signal.SIGINT)
+        driver.wait_for(lambda _: "Stopping: " in driver.said())  # two at once would be one to the system
         assert driver.kill(signal.SIGINT) == 3
         assert driver.said().count("Stopping: ") == 1 and "Still stopping, for " in driver.said()
     assert "Traceback" not in driver.said()
