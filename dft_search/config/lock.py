@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
+
+from dft_search.config.background import repeated
 
 BEAT_SECONDS = 10.0  # between two signs of life
 SILENT_SECONDS = 60.0  # without one, a holder on another machine counts as dead
@@ -124,7 +125,6 @@ def _lock(file: IO[str], kind: int) -> bool | None:
 @contextmanager
 def _beating(file: IO[str]) -> Iterator[None]:
     """Keep signs of life in the open file; leave it empty."""
-    over = threading.Event()
 
     def beat() -> None:
         holder = Holder(socket.gethostname(), os.getpid(), _born(os.getpid()) or 0, time.time())
@@ -133,19 +133,15 @@ def _beating(file: IO[str]) -> Iterator[None]:
         file.write(json.dumps(asdict(holder)))
         file.flush()
 
-    def run() -> None:
-        while not over.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # a full disk: the next beat may find room
-                beat()
+    def beat_again() -> None:
+        with contextlib.suppress(OSError):  # a full disk: the next beat may find room
+            beat()
 
     beat()
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(beat_again, BEAT_SECONDS):
+            yield
     finally:
-        over.set()
-        thread.join()
         file.seek(0)
         file.truncate()
 

@@ -3,17 +3,14 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dft_search.config import Problem, RequestError
-
-if TYPE_CHECKING:
-    from dft_search.data.rows import Row
+from dft_search.data.row import Row
 
 KEY = "recipe.data.train"
 
 
-def shuffle_english(rows: Sequence["Row"]) -> list["Row"]:
+def shuffle_english(rows: Sequence[Row]) -> list[Row]:
     """Every row with the English side of another one: a placebo for the content of the English side.
 
     One cycle through all rows (Sattolo's algorithm, seeded by their number), so that no row keeps its own.
@@ -31,16 +28,16 @@ def shuffle_english(rows: Sequence["Row"]) -> list["Row"]:
     return [_with_english(row, rows[order[number]]) for number, row in enumerate(rows)]
 
 
-def _with_english(row: "Row", other: "Row") -> "Row":
+def _with_english(row: Row, other: Row) -> Row:
     return replace(row, en_instruction=other.en_instruction, en_input=other.en_input, en_output=other.en_output)
 
 
-def add_english_rows(rows: Sequence["Row"]) -> list["Row"]:
+def add_english_rows(rows: Sequence[Row]) -> list[Row]:
     """All rows, then the English side of each as a row that is trained like one in the target language."""
     english = [_as_target(row) for row in rows]
     return [*rows, *english]
 
 
-def _as_target(row: "Row") -> "Row":
+def _as_target(row: Row) -> Row:
     sides = {f"tgt_{part}": getattr(row, f"en_{part}") for part in ("instruction", "input", "output")}
     return replace(row, id=f"{row.id}/en", en_instruction="", en_input="", en_output="", **sides)

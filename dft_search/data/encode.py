@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from dft_search.config import Problem, RequestError
 from dft_search.data.options import DataOptions
-from dft_search.data.rows import Row, Rows
+from dft_search.data.row import Row
+from dft_search.data.rows import Rows
 from dft_search.data.template import Prompt, render_prompt, render_query
 
 if TYPE_CHECKING:  # a slow import, needed for the names of types alone

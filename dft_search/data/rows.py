@@ -13,24 +13,11 @@ from dft_search.data.hub import open_hub
 from dft_search.data.join import by_id, by_index
 from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_hub_name
 from dft_search.data.reader import KEY, Reader
+from dft_search.data.row import Row
 from dft_search.data.template import render_prompt
 
 SIDES = {"dft": ("en", "tgt"), "tft": ("tgt",), "sft": ("en",), "lm": ("en",)}  # by method: the languages it needs
 BOTH = ("en", "tgt")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One parallel instruction; a side that the file does not have is empty, ``text`` is set for ``lm`` alone."""
-
-    id: str
-    en_instruction: str = ""
-    en_input: str = ""
-    en_output: str = ""
-    tgt_instruction: str = ""
-    tgt_input: str = ""
-    tgt_output: str = ""
-    text: str | None = None
 
 
 @dataclass(frozen=True)

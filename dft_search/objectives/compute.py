@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from dft_search.config import Problem, RequestError, nearest
 from dft_search.data.encode import encode_row, has_bos
-from dft_search.data.rows import SIDES, Row
+from dft_search.data.row import Row
+from dft_search.data.rows import SIDES
 from dft_search.models import structure
 from dft_search.objectives.batch import collate
 from dft_search.objectives.check import check_objective

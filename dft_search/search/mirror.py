@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from dft_search.config import InfrastructureError, Problem, RequestError
+from dft_search.config.background import repeated
 from dft_search.config.lock import Holder
 from dft_search.search.study_folder import StudyFolder, check_name, studies_folder, study_path
 from dft_search.training.places import is_remote, join, names, normal, read_bytes, upload
@@ -69,23 +70,18 @@ class Mirror:
         Raises:
             InfrastructureError: the storage cannot be reached at the beginning or at the end.
         """
-        over = threading.Event()
 
-        def run() -> None:
-            while not over.wait(MIRROR_SECONDS):
-                with contextlib.suppress(InfrastructureError, OSError):  # the last time counts
-                    self._beat()
-                    self.sync()
+        def send() -> None:
+            with contextlib.suppress(InfrastructureError, OSError):  # the last time counts
+                self._beat()
+                self.sync()
 
         self._beat()
         self.sync()
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated(send, MIRROR_SECONDS):
+                yield
         finally:
-            over.set()
-            thread.join()
             self.sync()
             self._beat(last=True)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from optuna.storages import BaseStorage
 
 from dft_search.config import InfrastructureError, Problem, RequestError
+from dft_search.config.background import repeated
 from dft_search.search.asker import Asker
 from dft_search.search.baseline import score_base
 from dft_search.search.definition import Definition
@@ -173,45 +173,35 @@ def _same_database(asker: Asker, folder: StudyFolder) -> None:
 @contextlib.contextmanager
 def _timed(folder: StudyFolder, phase: str) -> Iterator[None]:
     """Count the time of a phase, over all sessions of the study: what a killed one had counted is not lost."""
-    over = threading.Event()
+    before = time.monotonic()
 
     def count() -> None:
-        before, ended = time.monotonic(), False
-        while not ended:
-            ended = over.wait(TICK_SECONDS)
-            now = time.monotonic()
-            with contextlib.suppress(OSError):  # a full disk ends the study, not its clock
-                folder.add_seconds(phase, now - before)
-                before = now
+        nonlocal before
+        now = time.monotonic()
+        with contextlib.suppress(OSError):  # a full disk ends the study, not its clock
+            folder.add_seconds(phase, now - before)
+            before = now
 
-    thread = threading.Thread(target=count, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(count, TICK_SECONDS):
+            yield
     finally:
-        over.set()
-        thread.join()
+        count()
 
 
 @contextlib.contextmanager
 def _stoppable(session: StudySession, pool: Any, folder: StudyFolder) -> Iterator[None]:
     """A thread polls the stop flag and tells the slots: trials meet it at their next step."""
-    over = threading.Event()
 
-    def poll() -> None:
-        while not over.wait(POLL_SECONDS):
-            if session.stopping is None and folder.stop_flag.exists():
-                session.stopping = folder.stop_flag.read_text(encoding="utf-8").strip() or "stop"
-            if session.stopping is not None:
-                return pool.request_stop()
+    def poll() -> bool:
+        if session.stopping is None and folder.stop_flag.exists():
+            session.stopping = folder.stop_flag.read_text(encoding="utf-8").strip() or "stop"
+        if session.stopping is not None:
+            pool.request_stop()
+        return session.stopping is not None
 
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
+    with repeated(poll, POLL_SECONDS):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _leave(session: StudySession, phase: str, uri: str) -> None:

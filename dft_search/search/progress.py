@@ -1,6 +1,5 @@
 """What a person sees while a study runs: a live table on a terminal, plain lines in a log."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dft_search.config.background import repeated
 from dft_search.launch.desk import SlotPool
 from dft_search.search.options import StudyOptions
 from dft_search.search.outcomes import RUNNING
@@ -88,26 +88,19 @@ class Progress:
     @contextmanager
     def watching(self, pool: SlotPool) -> Iterator[None]:
         """Follow the slots: phases before the first step as lines, steps in the live table."""
-        over = threading.Event()
         told: set[str] = set()
 
         def poll() -> None:
-            while not over.wait(1.0):
-                self.slots = pool.states()
-                if lost := pool.look():
-                    self.line(lost)
-                for name, text in (("workers", "Workers are there"), ("first_step", "First step")):
-                    if name not in told and any(name in slot["phases"] for slot in self.slots):
-                        told.add(name)
-                        self.line(text)
+            self.slots = pool.states()
+            if lost := pool.look():
+                self.line(lost)
+            for name, text in (("workers", "Workers are there"), ("first_step", "First step")):
+                if name not in told and any(name in slot["phases"] for slot in self.slots):
+                    told.add(name)
+                    self.line(text)
 
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
+        with repeated(poll, 1.0):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     # ------------------------------------------------------------------------------------------- views
     def _score(self, record: TrialRecord) -> str:

@@ -52,10 +52,11 @@ def open_place(url: str) -> tuple[Any, str]:
         return filesystem, path
     except (ImportError, ValueError) as missing:
         from pyarrow.fs import FileSystem
+        from pyarrow.lib import ArrowException
 
         try:
             found, path = FileSystem.from_uri(url)
-        except (ValueError, NotImplementedError):
+        except ArrowException:
             raise RequestError(f"no file system for '{url.split('://')[0]}://': {missing}") from missing
         return ArrowFSWrapper(found), path
 

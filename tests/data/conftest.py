@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from dft_search.data.rows import Row
+from dft_search.data.row import Row
 from dft_search.data.template import render_prompt
 
 ROWS = [

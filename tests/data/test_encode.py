@@ -8,7 +8,8 @@ import pytest
 from dft_search.config import RequestError
 from dft_search.data.encode import encode_row, encode_rows, has_bos
 from dft_search.data.options import DataOptions, TrainOptions
-from dft_search.data.rows import Row, Rows, fingerprint, read_rows
+from dft_search.data.row import Row
+from dft_search.data.rows import Rows, fingerprint, read_rows
 from dft_search.data.template import render_prompt
 
 ALL = ["bpe_bos", "bpe_bos_eos", "bpe", "metaspace", "word", "slow"]

@@ -6,7 +6,8 @@ import pytest
 
 from dft_search.config import RequestError
 from dft_search.data.options import FileJoin, HubSet, TrainOptions
-from dft_search.data.rows import Row, fingerprint, read_rows
+from dft_search.data.row import Row
+from dft_search.data.rows import fingerprint, read_rows
 from dft_search.data.template import render_prompt
 
 

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from dft_search.data.encode import Encoded, encode_row
-from dft_search.data.rows import Row, Rows
+from dft_search.data.row import Row
+from dft_search.data.rows import Rows
 from dft_search.data.show import describe, pieces, render, render_counts
 
 STYLE = {"query": "\x1b[4", "special": "35m"}

@@ -4,7 +4,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from dft_search.data.encode import encode_row
-from dft_search.data.rows import Row
+from dft_search.data.row import Row
 from dft_search.data.template import render_prompt
 from dft_search.demo.questions import train_rows
 from dft_search.demo.text import PretrainingText

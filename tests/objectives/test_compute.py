@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 import dft_search as ds
 from dft_search.config import RequestError
 from dft_search.data.encode import encode_row
-from dft_search.data.rows import Row
+from dft_search.data.row import Row
 from tests.models.tiny import VOCABULARY, make_model
 from tests.objectives.reference import reference_terms
 
