@@ -127,6 +127,8 @@ class Slot:
         async with self.changed:
             self.closed = True
             self.changed.notify_all()
+        if not self.present:
+            return  # nobody who could leave: workers that still start end with this process
         await asyncio.get_event_loop().run_in_executor(None, self.thread.join, 30)
 
     async def request_stop(self) -> None:

@@ -38,6 +38,7 @@ class _Seat:
     place: Any
     slot: Any = None
     placed: bool = False
+    known: bool = False  # it has had a place before
 
 
 class Desk:
@@ -85,7 +86,7 @@ class Desk:
             await asyncio.sleep(LOOK_SECONDS if waiting else WATCH_SECONDS)
 
     async def _came(self, index: int, seat: _Seat) -> None:
-        seat.placed = True
+        seat.placed = seat.known = True
         self.first_placed = self.first_placed or time.monotonic()
         if seat.slot is None:  # else it was leased as its place went, and has waited for this one
             await self._fresh(index)
@@ -105,12 +106,12 @@ class Desk:
         seat.place = self._place()
 
     def _settle(self) -> None:
-        """Give up the places that are not to be had."""
+        """Give up the places that are not to be had. One that was there and went is waited for."""
         if self.settled or self.first_placed is None or time.monotonic() - self.first_placed < GRACE_SECONDS:
             return
         self.settled = True
         for index, seat in list(self.seats.items()):
-            if not seat.placed and index not in self.users:
+            if not (seat.known or index in self.users):
                 remove_placement_group(seat.place)
                 del self.seats[index]
 
@@ -178,7 +179,7 @@ class Desk:
         seat = self.seats[index]
         if self.cold and seat.slot is not None:
             slot, seat.slot = seat.slot, None
-            await self._gather([slot], "close")
+            await self._end([slot])
         async with self.changed:
             if seat.placed:
                 self.free.add(index)
@@ -208,6 +209,12 @@ class Desk:
         """End all slots in order, so that workers leave instead of being killed, and give their places back."""
         self.closed = True
         slots, seats, self.seats = self._slots(), self.seats, {}
-        await self._gather(slots, "close")
+        await self._end(slots)
         for seat in seats.values():
             remove_placement_group(seat.place)
+
+    async def _end(self, slots: Sequence[Any]) -> None:
+        """Close slots, then end their processes: Ray Train asks without a pause for a place that is gone."""
+        await self._gather(slots, "close")
+        for slot in slots:
+            ray.kill(slot)
