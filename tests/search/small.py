@@ -67,7 +67,12 @@ def study(folder: Path, **changes: Any) -> dict[str, Any]:
             "budget": {"trials": 5},
             "rungs": [0.5],
             "first_points": ["tft"],
-            "confirm": {"top": 1, "seeds": 2, "arms": ["tft", "thinking_at_top"]},
+            "confirm": {
+                "top": 1,
+                "seeds": 2,
+                "arms": ["tft", "thinking_at_top"],
+                "tuning_trials": 1,
+            },  # the first point
             "slots": {"workers": 2, "gpus_per_worker": 0, "cpus_per_worker": 1, "max": 1},
             **changes,
         },

@@ -25,7 +25,7 @@ def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory):
         constraints={"english_retention": {"at_least": -LIMIT}, "perf/memory_gb": {"at_most": 64}},
         budget={"trials": 6},
         first_points=["tft", "thinking_at_top"],
-        confirm={"top": 1, "seeds": 2, "arms": ["tft"]},
+        confirm={"top": 1, "seeds": 2, "arms": ["tft"], "tuning_trials": 1},
     )
     data["recipe"]["scoring"]["dev"].append({"task": str(write_questions(world, "en"))})
     file = world / "two.yaml"

@@ -126,7 +126,8 @@ def results(name: str) -> list[tuple[Any, ...]]:
 
 
 def test_stop_and_resume_lose_nothing(ray_cluster, world, home):
-    changes: dict[str, Any] = {"budget": {"trials": 3}, "confirm": {"top": 1, "seeds": 1, "arms": ["tft"]}}
+    confirm = {"top": 1, "seeds": 1, "arms": ["tft"], "tuning_trials": 1}
+    changes: dict[str, Any] = {"budget": {"trials": 3}, "confirm": confirm}
     long = ["recipe.training.length.steps=150"]
     assert run(study_file(world, "straight", **changes), overrides=long) == 0
     file = study_file(world, "straight", **changes)
