@@ -19,7 +19,7 @@ from typing import Any
 from dft_search.config import InfrastructureError
 
 LOOK_SECONDS = 2.0
-GONE_SECONDS = 15.0  # without an answer; a daemon that is only busy still takes connections
+GONE_SECONDS = 15.0  # without an answer: so long may a GCS that is kept in Redis take to restart
 LEAVE_SECONDS = 10.0  # for the rest of the process to leave what it waits for
 WAKES = 2  # Ray ends a driver without a word of ours 60 s after its GCS is gone: we are earlier
 WAKE = signal.SIGUSR1
