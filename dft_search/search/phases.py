@@ -4,6 +4,8 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -155,7 +157,8 @@ def _search(searching: Searching, pool: Any) -> None:
     more = searching.has_work()
     while more:
         limit = searching.options.budget.trials + len(searching.waiting)
-        run_trials(searching, pool, limit=limit, folder=searching.session.folder.path / "tune" / str(time.time_ns()))
+        with TemporaryDirectory(prefix="dft-search-") as scratch:
+            run_trials(searching, pool, limit=limit, folder=Path(scratch) / "tune")
         pool.check()
         more = bool(searching.waiting) and searching.may_go_on()
 

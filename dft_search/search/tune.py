@@ -5,6 +5,7 @@ knows the trials, slots run them, the session writes down what happened.
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -195,6 +196,7 @@ def run_trials(study: StudyLoop, pool: SlotPool, *, limit: int, folder: Path) ->
     os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1")
     os.environ.update(TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0", RAY_AIR_NEW_OUTPUT="0")
     os.environ.update(TUNE_GLOBAL_CHECKPOINT_S=str(NEVER))
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # of a state that nobody reads
     trials: dict[str, int] = {}
     node = beside()  # drivers of trials end with the driver of the study alone, not with any other node
     share = tune.PlacementGroupFactory(
