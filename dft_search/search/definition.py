@@ -22,7 +22,7 @@ from dft_search.evaluation.choice import check_scoring, score_names
 from dft_search.evaluation.retention import ENGLISH_RETENTION, english_tasks
 from dft_search.models.loading import layer_count
 from dft_search.search.options import StudyOptions, Transfer
-from dft_search.search.samplers import sampler_warnings
+from dft_search.search.samplers import grid_size, sampler_warnings
 from dft_search.search.space import Parameter, Space, Value, read_space
 from dft_search.search.storage import check_database
 from dft_search.search.transfer import adapt, read_best
@@ -312,17 +312,18 @@ def _check_grid(definition: Definition) -> None:
     """A grid needs finitely many values of every parameter, and not too many points. Raises RequestError."""
     if definition.options.sampler != "grid":
         return
-    problems, points = [], 1
+    problems = []
     for parameter in definition.space.parameters:
         try:
-            points *= len(parameter.values())
+            parameter.values()
         except RequestError as error:
             problems += [definition.document.problem(p.message, ("space", parameter.key)) for p in error.problems]
-    if points > MAX_GRID:
-        hint = f"at most {MAX_GRID} points, or another sampler"
-        problems.append(definition.document.problem(f"the grid has {points} points", ("space",), expected=hint))
     if problems:
         raise RequestError(problems)
+    points = grid_size(definition.space)
+    if points > MAX_GRID:
+        hint = f"at most {MAX_GRID} points, or another sampler"
+        raise RequestError(definition.document.problem(f"the grid has {points} points", ("space",), expected=hint))
 
 
 def _flat(node: Any, prefix: str) -> Iterable[tuple[str, Value]]:

@@ -1,9 +1,8 @@
-"""Seeds from seeds, the same on every machine."""
+"""Seeds of trials, arms and samplers, which have to fit into 31 bits."""
 
-import hashlib
+from dft_search.training.seeds import derive
 
 
-def derive_seed(*parts: object) -> int:
-    """A seed of 31 bits from any values."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
+def derive_seed(*parts: int | str) -> int:
+    """A seed of 31 bits that depends on all ``parts``: the upper half of ``training.seeds.derive``."""
+    return derive(*parts) >> 32
