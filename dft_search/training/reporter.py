@@ -15,7 +15,8 @@ class StepRecord:
     """Metrics of one optimizer step (``step`` counts from 1), summed over ranks where that has a meaning.
 
     Keys: ``loss/total``, ``loss/TERM``, ``learning_rate``, ``grad_norm`` (before clipping), ``perf/tokens_per_s``,
-    ``perf/memory_gb`` (rank 0's peak).
+    ``perf/memory_gb`` (rank 0's peak), and on GPUs whose peak is known ``perf/mfu`` (share of it that the step's FLOPs
+    took).
     """
 
     step: int

@@ -129,7 +129,8 @@ def _follow(run: LongRun, record: Record, progress: RunProgress, stopped: thread
             idle_since = time.monotonic()
             if state["world_size"] != workers:
                 before, workers = workers, state["world_size"]
-                progress.line(f"{workers} workers are there" + (f" ({before} before)" if before else ""))
+                now = f"{workers} worker{'s' if workers > 1 else ''} at work"
+                progress.line(now + (f" ({before} before)" if before else ""))
         records = run.steps()
         record.take_steps(records, workers)
         progress.steps(records, state["total"])

@@ -11,7 +11,7 @@ STEPS = 1500
 
 def workers(training: Training) -> str:
     """The last number of workers that the run told of."""
-    lines = [line for line in training.said().splitlines() if "workers are there" in line]
+    lines = [line for line in training.said().splitlines() if "at work" in line]
     return lines[-1].split("] ")[1] if lines else ""
 
 
@@ -24,14 +24,14 @@ def test_a_run_takes_a_new_node_and_survives_its_loss(tmp_path, monkeypatch):
     with OwnCluster(cpus=1) as cluster:
         training = Training(file, tmp_path / "home", cluster.address, options)
         with training.running() as process:
-            training.wait_for(process, lambda: workers(training) == "1 workers are there")
+            training.wait_for(process, lambda: workers(training) == "1 worker at work")
             node = cluster.add_node(1)
-            training.wait_for(process, lambda: workers(training) == "2 workers are there (1 before)")
+            training.wait_for(process, lambda: workers(training) == "2 workers at work (1 before)")
             grown = training.saved()
             training.wait_for(process, lambda: training.saved() > grown)
             for daemon in cluster.processes(node):
                 daemon.kill()
-            training.wait_for(process, lambda: workers(training) == "1 workers are there (2 before)")
+            training.wait_for(process, lambda: workers(training) == "1 worker at work (2 before)")
             assert process.wait(timeout=600) == 0, training.said()
     run, metrics = training.mlflow()
     assert run.data.params["workers"] == "1-2"

@@ -58,7 +58,7 @@ def test_a_run_leaves_a_model_its_scores_and_its_record(whole):
 
 def test_it_says_what_happens(whole):
     said = whole.said()
-    for words in ("Training 'tiny-run' with 2 workers", "2 workers are there", " 25%", "tokens/s", "dev score",
+    for words in ("Training 'tiny-run' with 2 workers", "2 workers at work", " 25%", "tokens/s", "dev score",
                   "Training completed", "Test:", "Model:", "MLflow UI:"):  # fmt: skip
         assert words in said
 
