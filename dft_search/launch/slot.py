@@ -22,6 +22,7 @@ from dft_search.launch.job import LOST, Beat, Job, JobEnd, JobReport, SlotSpec, 
 
 LOST_SECONDS = 900.0  # a group that could not be placed again within this time is given up
 MAX_ATTEMPTS = 4  # a job whose workers die this often without getting further is at fault itself
+SILENT_SECONDS = 30.0  # without a heartbeat: workers that are gone
 RESIZE_SECONDS = 30.0  # between two looks at the room for more workers
 
 
@@ -326,17 +327,22 @@ class Slot:
         await self.finish(active.number, JobEnd("out_of_memory", f"{message}; {what_fits(known)}", known))
 
     async def save_now(self, seconds: float) -> bool:
-        """Have the running job write a checkpoint; returns, within ``seconds``, whether there is one of this moment."""
+        """Have the running job write a checkpoint; returns, within ``seconds``, whether there is one of this moment.
+
+        Does not wait for workers that have fallen silent.
+        """
         active = self.active
         if active is None or active.end is not None or active.step == 0:
             return True
-        step = active.step
+        step, deadline = active.step, time.monotonic() + seconds
         self.saves += 1
-        with contextlib.suppress(TimeoutError):
-            async with self.changed:
-                done = self.changed.wait_for(lambda: active.saved >= step or active.end is not None)
-                await asyncio.wait_for(done, seconds)
-        return active.saved >= step
+        while active.saved < step and active.end is None:
+            if time.monotonic() > min(deadline, self.heard + SILENT_SECONDS):
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with self.changed:
+                    await asyncio.wait_for(self.changed.wait(), 1.0)
+        return True
 
     async def give_up(self, generation: int) -> None:
         """A rank of this generation failed: its group takes no further job, Ray Train replaces it."""
