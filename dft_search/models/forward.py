@@ -1,6 +1,6 @@
 """The segmented forward pass: every block runs once over the tokens still alive."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,9 +22,19 @@ def segmented_forward(model: nn.Module, plan: Plan, layers: Collection[int]) -> 
         For each wanted layer k the residual stream after block k, before the final norm: [tokens alive at k, D].
         Flat indices of the plan are valid in all of them.
     """
+    return {layer: states for layer, states in each_layer(model, plan) if layer in layers}
+
+
+def each_layer(model: nn.Module, plan: Plan) -> Iterator[tuple[int, Tensor]]:
+    """Run ``plan`` block by block; arguments as ``segmented_forward``.
+
+    Yields:
+        (k, states [tokens alive at k, D]) for k = 1..L, after (0, what the first block reads [N, D]). Nothing of an
+        earlier layer is held here.
+    """
     decoder: Any = body(model)
-    states: dict[int, Tensor] = {}
     hidden = decoder.embed_tokens(plan.ids[None])
+    yield 0, hidden[0]
     for phase in plan.phases:
         hidden = hidden[:, : phase.tokens]
         positions = plan.positions[None, : phase.tokens]
@@ -42,6 +52,4 @@ def segmented_forward(model: nn.Module, plan: Plan, layers: Collection[int]) -> 
                 segments=segments,
                 packed=packed,
             )
-            if number + 1 in layers:
-                states[number + 1] = hidden[0]
-    return states
+            yield number + 1, hidden[0]

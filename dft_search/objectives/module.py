@@ -68,10 +68,16 @@ class ObjectiveModule(nn.Module):
 
         Each may be used in any way, at the price of one more product with the head in the backward pass.
         """
-        states = self._states(batch)
-        read = self._label_states(batch, states)
-        losses = token_losses(*read.call, attached=read.attached, softcap=read.softcap)
-        return read.split(losses) | self._state_values(batch, states)
+        return self.values_of(batch, self._states(batch))
+
+    def values_of(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
+        """As ``values``, from states that are there already: of every layer that a term reads."""
+        found = self._state_values(batch, states)
+        if any(isinstance(term, TokenTerm) for term in self.terms):
+            read = self._label_states(batch, states)
+            losses = token_losses(*read.call, attached=read.attached, softcap=read.softcap)
+            found |= read.split(losses)
+        return found
 
     def _states(self, batch: Batch) -> dict[int, Tensor]:
         layers = {t.layer for t in self.terms if isinstance(t, TokenTerm)}

@@ -1,0 +1,1 @@
+"""Looking inside a model: entropy profile, retrieval and gradient alignment by layer."""
