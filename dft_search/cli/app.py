@@ -12,6 +12,7 @@ from dft_search.cli import (
     data,
     export,
     init,
+    layers,
     plan,
     report,
     resume,
@@ -59,7 +60,7 @@ def top(
         raise typer.Exit(WRONG_REQUEST)
 
 
-for verb in (init, plan, search, submit, status, stop, resume, report, export, verify, train, schema):
+for verb in (init, plan, search, submit, status, stop, resume, report, export, verify, train, layers, schema):
     app.command(verb.__name__.rpartition(".")[2])(verb.run)
 app.add_typer(data.app, name="data")
 

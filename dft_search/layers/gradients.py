@@ -72,7 +72,7 @@ def align_gradients(
     """Compare gradients at every layer.
 
     Args:
-        model: a supported causal language model without adapters, in evaluation mode. Its gradients are gone afterwards.
+        model: a supported causal language model without adapters, in evaluation mode. Gradients that it has are lost.
         rows: with both sides; the first ones, at most half of them, are held out for the dev loss.
         objective: how each term reads the model. A term without supervision is taken with logits. Layers are ignored.
         has_bos: as ``Encoded.has_bos``.

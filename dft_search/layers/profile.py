@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dft_search.config import Problem, RequestError
 from dft_search.data.encode import Encoded, EncodedRow, encode_rows
 from dft_search.data.rows import Rows, read_rows
 from dft_search.layers.gradients import Alignments, align_gradients, needed_rows
@@ -53,9 +54,12 @@ def profile_recipe(
     began = time.monotonic()
     say("Reading rows")
     encoded, fingerprint, tokenizer = _encode(recipe, max(rows, needed_rows() if gradients else 0))
+    prompts = encoded[:rows]
+    if len(prompts) < 2:
+        problem = Problem("one usable row", key="recipe.data.train.files", expected="at least two rows to compare")
+        raise RequestError(problem)
     say(f"Loading {recipe.model.path}")
     model = load_model(recipe.model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    prompts = encoded[:rows]
     say(f"Reading {len(prompts)} prompts in two languages, layer by layer")
     readings = read_prompts(model, prompts, inner_norm=recipe.objective.inner_norm)
     aligned = None
@@ -116,10 +120,9 @@ def describe(
             if language == "target":  # the drops are those of input that is not English
                 proposals[name] = _proposal(proposed)
     found: dict[str, Any] = {"format": FORMAT, **facts, "unit": "nats", "entropy": entropy}
-    found |= {"proposal": {"tokens": TOKENS, **proposals[TOKENS]}, "proposals": proposals, "retrieval": None}
-    if len(rows) > 1:
-        read = retrieve(readings["target"].pooled, readings["english"].pooled)
-        found["retrieval"] = {name: _plain(value) for name, value in vars(read).items()}
+    found |= {"proposal": {"tokens": TOKENS, **proposals[TOKENS]}, "proposals": proposals}
+    read = retrieve(readings["target"].pooled, readings["english"].pooled)
+    found["retrieval"] = {name: _plain(value) for name, value in vars(read).items()}
     return found | {"gradients": None if aligned is None else _gradients(aligned)}
 
 
@@ -187,6 +190,8 @@ def _by_token(row: EncodedRow, language: str, entropies: np.ndarray, tokenizer: 
     ids = row.segments[f"{language}_prompt"][:SHOWN_TOKENS]
     span = set(row.spans[f"{language}_prompt"])
     return {
+        "id": row.id,
+        "language": language,
         "tokens": [tokenizer.decode([token]) for token in ids],
         "query": [position in span for position in range(len(ids))],
         "nats": _plain(entropies[:, : len(ids)]),

@@ -226,10 +226,11 @@ def _figures(figures: Sequence[Figure | None], otherwise: str, *, opened: bool =
     if not shown:
         return f"<p>{escape(otherwise)}</p>"
     kind = "figures" if len(shown) > 1 else "figures solo"
-    return f'<div class="{kind}">{"".join(_figure(figure, opened) for figure in shown)}</div>'
+    return f'<div class="{kind}">{"".join(figure_html(figure, opened) for figure in shown)}</div>'
 
 
-def _figure(figure: Figure, opened: bool) -> str:
+def figure_html(figure: Figure, opened: bool = False) -> str:
+    """One figure with its caption, and its numbers as a table that opens."""
     numbers = ""
     if figure.rows:
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in figure.head)

@@ -22,6 +22,7 @@ SURFACE = {
     "export": {"name", "--out", "--trial"},
     "verify": {"bundle", "--json"},
     "train": {"source", "--set"},
+    "layers": {"file", "--out", "--rows", "--gradients", "--no-gradients", "--json", "--set"},
     "schema": {"kind"},
     "data show": {"file", "--rows", "--json", "--set"},
 }
