@@ -164,6 +164,8 @@ def _cosine(found: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) 
         if gradient is None or parameter.grad is None:
             continue
         a, b = (x.flatten().to(torch.promote_types(x.dtype, torch.float32)) for x in (gradient, parameter.grad))
-        product, mine, other = product + float(a @ b), mine + float(a @ a), other + float(b @ b)
+        if not (own := float(a @ a)):  # a detached head has a gradient, of zeros: it is not reached
+            continue
+        product, mine, other = product + float(a @ b), mine + own, other + float(b @ b)
         count += parameter.numel()
     return (product / (mine * other) ** 0.5 if mine * other > 0 else 0.0), count

@@ -77,11 +77,7 @@ def profile_recipe(
         "has_bos": encoded.has_bos,
     }
     shown = [
-        {
-            "id": row.id,
-            "language": language,
-            **_by_token(row, language, readings[language].entropies[number], tokenizer),
-        }
+        _by_token(row, language, readings[language].entropies[number], tokenizer)
         for number, row in enumerate(prompts[:SHOWN_ROWS])
         for language in LANGUAGES
     ]

@@ -31,6 +31,7 @@ from dft_search.training.places import is_remote, normal, open_place
 from dft_search.training.recipe import Recipe, check_recipe
 
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
+ENTROPY = "entropy"
 MAX_GRID = 10_000
 PERFORMANCE = ("perf/memory_gb", "perf/tokens_per_s")  # of rank 0: peak over the trial, mean over its steps
 PAPER_LAYERS, PAPER_DEPTH = (2, 15), 32  # LLaMA-2-7B in the DFT paper (arXiv 2503.01275, section 4)
@@ -54,6 +55,7 @@ class Definition:
         recipe: the template recipe, with absolute paths.
         space: what may change in it.
         num_layers: depth L of the model.
+        proposed: layers i and j of the model's entropy profile, once that is known.
     """
 
     document: Document
@@ -61,11 +63,15 @@ class Definition:
     recipe: Recipe
     space: Space
     num_layers: int
+    proposed: tuple[int, int] | None = None
 
     @property
     def warnings(self) -> list[str]:
-        """What is allowed, but probably not meant; each a sentence."""
-        return sampler_warnings(self.options, self.space)
+        """What is allowed, but probably not meant, or not known yet; each a sentence."""
+        said = sampler_warnings(self.options, self.space)
+        if ENTROPY in self.options.first_points and self.proposed is None:
+            said.append("first point entropy: its layers are found when the study starts, from the model's weights")
+        return said
 
     @property
     def fixed(self) -> dict[str, Value]:
@@ -86,6 +92,8 @@ class Definition:
 
     def first_points(self) -> list[dict[str, Value]]:
         """The points to try first, completed to full points of the space, each once.
+
+        ``entropy`` is checked, and left out as long as its layers are not known.
 
         Raises:
             RequestError: a point that the file asks for is not in the space.
@@ -114,7 +122,7 @@ class Definition:
             points = [self.complete(self.objective_of(given) if isinstance(given, str) else given)]
         for point in points:
             self.space.encode(point, self.fixed)
-        return points
+        return [] if given == ENTROPY and self.proposed is None else points
 
     def _in_first_points(self, index: int, problem: Problem) -> Problem:
         message = f"{problem.key}: {problem.message}" if problem.key else problem.message
@@ -122,7 +130,11 @@ class Definition:
         return replace(place, expected=problem.expected, nearest=problem.nearest)
 
     def objective_of(self, name: str) -> dict[str, Value]:
-        """Values that make a recipe tft, sft, paper (the paper's layers at this depth) or thinking_at_top."""
+        """Values that make a recipe tft, sft, paper (the paper's layers at this depth), entropy or thinking_at_top.
+
+        The layers of ``entropy`` are the nearest ones to the proposed that the space has; until those are known they
+        stand where the paper's would.
+        """
         none: dict[str, Value] = {f"{CONVERSION}.supervision": "none", f"{THINKING}.supervision": "none"}
         if name == "sft":
             return {"objective.method": "sft", **none}
@@ -134,7 +146,23 @@ class Definition:
             return {**none, f"{THINKING}.supervision": "logits", f"{THINKING}.layer": self.num_layers}
         low, high = (max(1, round(layer / PAPER_DEPTH * self.num_layers)) for layer in PAPER_LAYERS)
         layers: dict[str, Value] = {f"{CONVERSION}.layer": low, f"{THINKING}.layer": max(high, low + 1)}
+        if name == ENTROPY:
+            layers = self._nearest_layers(self.proposed or (low, max(high, low + 1)))
         return {**none, f"{CONVERSION}.supervision": "logits", f"{THINKING}.supervision": "logits", **layers}
+
+    def _nearest_layers(self, wanted: tuple[int, int]) -> dict[str, Value]:
+        """The layers of the space, or of the template where it has none, that are nearest to i and j."""
+        found: dict[str, Value] = {}
+        for key, layer in zip((f"{CONVERSION}.layer", f"{THINKING}.layer"), wanted, strict=True):
+            parameter = self.space.by_key.get(key)
+            if parameter is None:
+                found[key] = self.fixed.get(key)
+            elif parameter.kind in ("choice", "fixed"):
+                numbers = [choice for choice in parameter.choices if isinstance(choice, int)]
+                found[key] = min(numbers, key=lambda number: abs(number - layer), default=layer)  # noqa: B023
+            else:
+                found[key] = parameter.nearest(layer, found)
+        return found
 
     def complete(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """A full point: the given values, else the template's, else a middle one."""

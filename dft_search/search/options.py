@@ -171,7 +171,7 @@ def _kind_of_point(given: Any) -> str:
 
 
 FirstPoint = Annotated[
-    Annotated[Literal["tft", "paper", "thinking_at_top"], Tag("str")]
+    Annotated[Literal["tft", "paper", "entropy", "thinking_at_top"], Tag("str")]
     | Annotated[Transfer, Tag("Transfer")]
     | Annotated[dict[str, _Value], Tag("dict")],
     Discriminator(_kind_of_point),

@@ -11,7 +11,8 @@ from dft_search.config import InfrastructureError, Problem, RequestError, home
 from dft_search.config.document import to_yaml
 from dft_search.config.files import write_text
 from dft_search.launch.connect import connected, in_ray_job
-from dft_search.search.definition import Definition, load_study
+from dft_search.search.definition import ENTROPY, Definition, load_study
+from dft_search.search.entropy_point import with_entropy
 from dft_search.search.mirror import find_study, mirrored
 from dft_search.search.options import Transfer
 from dft_search.search.phases import go_on, run_phases
@@ -87,7 +88,8 @@ def _study_data(definition: Definition) -> dict[str, Any]:
     data = definition.document.data
     study = dict(data["study"])
     if any(isinstance(given, Transfer) for given in definition.options.first_points):
-        study["first_points"] = definition.first_points()  # the study that they come from may be gone tomorrow
+        # the study that they come from may be gone tomorrow
+        study["first_points"] = [*definition.first_points(), *([ENTROPY] if ENTROPY in study["first_points"] else [])]
     return {"study": study, "recipe": recipe, "space": data["space"]}
 
 
@@ -111,6 +113,7 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool | None) -
             )
             write_text(folder.study_file, to_yaml(_study_data(definition)))
             with Progress(options, definition.space) as progress, mirrored(folder, options.storage):
+                definition = with_entropy(definition, folder, progress.line)
                 for warning in definition.warnings:
                     progress.line(f"note: {warning}")
                 progress.phase("Connecting to Ray")
