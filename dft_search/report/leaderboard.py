@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from dft_search.report.figures.svg import Axis, Svg, padded
+from dft_search.report.markup import downloads, prose, scrolling
 from dft_search.report.wording import MISSING, Scale, compact, duration, setting, short_key
 
 BAR_WIDTH = 120.0
@@ -51,10 +52,15 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
         f"dev items alone; another seed adds to it. Trials that ended early keep the score they had, in brackets and "
         f"without a rank. A column's head sorts by it."
     )
+    table = (
+        f'<table class="sortable board"><caption class="unseen">Leaderboard</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
     return (
-        f'<p class="caption">{escape(caption)}</p>'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Leaderboard, scrolls sideways">'
-        f'<table class="sortable board"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<p class="caption">{prose(caption)}</p>'
+        f'<div class="block" data-name="leaderboard" data-source="leaderboard">'
+        + scrolling("Leaderboard, scrolls sideways", table)
+        + f"{downloads('the leaderboard', ('CSV', 'JSON'))}</div>"
     )
 
 
@@ -121,4 +127,5 @@ def _bar(row: Mapping[str, Any], axis: Axis, scale: Scale) -> str:
     svg.line(4.0, middle, BAR_WIDTH - 4.0, middle, "grid")
     svg.line(axis(score - error), middle, axis(score + error), middle, "whisker plain")
     svg.add("circle", cx=axis(score), cy=middle, r=4, class_="dot accent" if row["rank"] == 1 else "dot plain")
-    return svg.render(f"{scale.number(score - error)} to {scale.number(score + error)}", fixed=True)
+    interval = scale.interval(score, error)
+    return f"{svg.render(f'95 % interval {interval}', fixed=True)}<span>{interval}</span>"

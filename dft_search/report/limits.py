@@ -67,9 +67,11 @@ def _of_the_scores(view: StudyView, report: Mapping[str, Any], scale: Scale) -> 
                 f"On dev the order of the first {level} trials is not settled: they lie within one standard error "
                 f"({scale.gap(error)}) of the best."
             )
+        items = f" on {plural(best.n, 'item')}" if best.n else ""
+        noise = f", uncertain by {scale.gap(error)} (standard error) from these items alone" if error else ""
         yield (
-            f"Dev scores on the leaderboard are one run each, and the top one is the best of {len(ranked)}: "
-            f"expect it to be lower on another seed."
+            f"Dev scores on the leaderboard are one run each{items}{noise}; the seed adds to that, and the top one is "
+            f"the best of {len(ranked)}: expect it to be lower on another seed."
         )
     elif len(ranked) == 1:
         yield "A single trial completed: there is nothing to compare it with."

@@ -82,8 +82,9 @@ def _leaderboard(report: Mapping[str, Any], *, wide: bool) -> Table:
     table.add_column("recipe", overflow="fold")
     table.add_column(f"dev {study['metric']}", justify="right", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True, justify="right")
     if wide:
-        table.add_column("95 % interval", no_wrap=True)
+        table.add_column("", no_wrap=True)
         table.add_column("rows seen", justify="right", no_wrap=True)
     rows = report["leaderboard"][:ROWS]
     ends = [row["dev"]["score"] + side * _half(row) for row in rows if row["rank"] for side in (-1, 1)]
@@ -96,6 +97,7 @@ def _leaderboard(report: Mapping[str, Any], *, wide: bool) -> Table:
             row["label"],
             score if ranked or row["dev"]["score"] is None else f"({score})",
             row["outcome"].replace("_", " "),
+            scale.interval(row["dev"]["score"], _half(row)) if ranked else "",
             *((_bar(row, min(ends), max(ends)) if ranked else "", f"{100 * row['fraction']:.0f} %") if wide else ()),
             style=None if ranked else "dim",
         )

@@ -58,6 +58,13 @@ class Scale:
         digits = max(0, 1 - math.floor(math.log10(deviation)))
         return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
+    def interval(self, mean: float, half: float) -> str:
+        """From a half width below a mean to as much above it, with the digits of `spread`."""
+        if self.points or not half:
+            return f"{self.number(mean - half)} to {self.number(mean + half)}"
+        digits = max(0, 1 - math.floor(math.log10(half)))
+        return f"{mean - half:.{digits}f} to {mean + half:.{digits}f}"
+
     def brief(self, value: float) -> str:
         """A score where there is room for a few characters."""
         return self.number(value) if self.points else f"{value:.2g}"

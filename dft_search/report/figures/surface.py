@@ -1,0 +1,101 @@
+"""The layer map smoothed: a surface through the trials' scores, the trials as points on it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dft_search.report.figures.layers import LEFT, SMALLEST, TOP, WIDTH, about_paper, draw_axes, mark_paper
+from dft_search.report.figures.svg import Figure, Svg
+from dft_search.report.wording import MISSING, Scale
+
+
+def smooth_map(report: Mapping[str, Any]) -> Figure | None:
+    """None where the trials support no surface; `layer_map.surface.reason` says why."""
+    found, scale = report["layer_map"], Scale(bool(report["study"]["points"]))
+    surface, depth = found["surface"], found["num_layers"]
+    if not surface["points"]:
+        return None
+    sign = 1 if report["study"]["maximize"] else -1
+    side = max(SMALLEST, (WIDTH - LEFT - 8) / (depth + 1))
+    extent = side * (depth + 1)
+    svg = Svg(max(WIDTH, LEFT + extent + 8), TOP + extent + 44)
+
+    def place(conversion: float, thinking: float) -> tuple[float, float]:
+        return LEFT + (thinking + 0.5) * side, TOP + (depth - conversion + 0.5) * side
+
+    rows = [row for row in report["leaderboard"] if row["rank"] is not None and None not in row["layers"].values()]
+    values = [sign * point["mean"] for point in surface["points"]]
+    low, high = min(values), max(values)
+    pixel = side * surface["step"]
+    for point in surface["points"]:
+        x, y = place(point["conversion"], point["thinking"])
+        strength = 0.1 + 0.9 * ((sign * point["mean"] - low) / (high - low) if high > low else 0.5)
+        title = (
+            f"conversion {point['conversion']:g}, thinking {point['thinking']:g}: {scale.number(point['mean'])} "
+            f"± {scale.number(point['sd'])}"
+        )
+        svg.add(
+            "rect",
+            title=title if surface["step"] == 1 or _is_whole(point) else "",
+            x=x - pixel / 2,
+            y=y - pixel / 2,
+            width=pixel + 0.4,
+            height=pixel + 0.4,
+            class_="heat",
+            fill_opacity=round(strength, 3),
+        )
+    for row in rows:
+        x, y = place(row["layers"]["conversion"], row["layers"]["thinking"])
+        dx, dy = _aside(row["trial"], side)
+        title = f"trial {row['trial']}: {row['label']}, {scale.number(row['dev']['score'])}"
+        first = " first" if row["trial"] == (report["champion"] or {}).get("trial") else ""
+        svg.add("circle", title=title, cx=x + dx, cy=y + dy, r=max(2.2, min(4.5, side / 8)), class_=f"trial{first}")
+    draw_axes(svg, side, depth, extent)
+    mark_paper(svg, found["paper"], side, depth)
+    best = max(surface["points"], key=lambda point: sign * point["mean"])
+    return Figure(
+        "The same scores smoothed",
+        svg.render(_label(best, scale), fixed=svg.width > WIDTH),
+        _caption(surface, best, sign, low, high, scale) + about_paper(found["paper"]),
+        ("conversion layer", "thinking layer", "smoothed score", "± (standard deviation)"),
+        [
+            (f"{p['conversion']:g}", f"{p['thinking']:g}", scale.number(p["mean"]), scale.number(p["sd"]))
+            for p in surface["points"]
+            if _is_whole(p)
+        ]
+        or [(MISSING,) * 4],
+        name="surface",
+        source="layer_map",
+    )
+
+
+def _is_whole(point: Mapping[str, Any]) -> bool:
+    return all(abs(point[name] - round(point[name])) < 1e-6 for name in ("conversion", "thinking"))
+
+
+def _aside(trial: int, side: float) -> tuple[float, float]:
+    """Trials of the same pair stand side by side, each always at its place."""
+    reach = side * 0.32
+    return reach * ((trial * 0.6180339887 % 1.0) * 2 - 1), reach * ((trial * 0.7548776662 % 1.0) * 2 - 1)
+
+
+def _label(best: Mapping[str, Any], scale: Scale) -> str:
+    return (
+        f"Smoothed dev score by conversion and thinking layer; highest near conversion {best['conversion']:.1f} and "
+        f"thinking {best['thinking']:.1f} with {scale.number(best['mean'])} plus or minus {scale.number(best['sd'])}"
+    )
+
+
+def _caption(
+    surface: Mapping[str, Any], best: Mapping[str, Any], sign: int, low: float, high: float, scale: Scale
+) -> str:
+    level = sum(abs(point["mean"] - best["mean"]) < 2 * best["sd"] for point in surface["points"])
+    share, top = 100 * level / len(surface["points"]), scale.spread(best["mean"], best["sd"])
+    return (
+        f"A smooth surface (Gaussian process, fitted by maximum likelihood) through the {surface['trials']} completed "
+        f"trials that use both layers, stronger where it is better ({scale.number(sign * low)} to "
+        f"{scale.number(sign * high)}). Dots are those trials, the thick one is the leader. It is drawn only where "
+        f"trials are near enough to support it. It is best near conversion {best['conversion']:.1f} and thinking "
+        f"{best['thinking']:.1f}, {top} (the standard deviation of the surface); {share:.0f} % of the drawn area lies "
+        f"within two of these of the best, so within that area the best pair is not settled. A single trial scatters "
+        f"around the surface by {scale.number(surface['noise'])}, as other settings and the seed differ too. "
+    )
