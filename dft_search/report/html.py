@@ -134,14 +134,11 @@ def _champion(report: Mapping[str, Any]) -> str:
 def _score(report: Mapping[str, Any]) -> str:
     """What the numbers of the verdict are."""
     study = report["study"]
-    of = f", the mean of {listed(study['score_metrics'])}" if study["metric"] not in study["score_metrics"] else ""
-    of = of if len(study["score_metrics"]) > 1 else of.replace("the mean of", "here")
+    parts = list(study["score_metrics"])
+    what = f"The score is {'the mean of ' if len(parts) > 1 else ''}{listed(parts) or study['metric']}"
     unit = "in points (hundredths of the share of right answers)" if study["points"] else "in its own unit"
     more = "More" if study["maximize"] else "Less"
-    return (
-        f'<p class="note">Scores are {prose(study["metric"])}{prose(of)}, {unit}. {more} is better. '
-        f'<a href="#words">What the words mean</a></p>'
-    )
+    return f'<p class="note">{prose(what)}, {unit}. {more} is better. <a href="#words">What the words mean</a></p>'
 
 
 def _origin(champion: Mapping[str, Any]) -> str:

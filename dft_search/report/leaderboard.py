@@ -10,6 +10,7 @@ from dft_search.report.wording import MISSING, Scale, compact, duration, setting
 
 BAR_WIDTH = 120.0
 BAR_HEIGHT = 18.0
+TALL = 30  # rows from which the table scrolls within the page
 INTERVAL = 1.96  # standard errors on either side of a score: its 95 % interval over items
 
 
@@ -30,8 +31,7 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
         ("#", "num"),
         ("trial", "num"),
         ("recipe", ""),
-        (f"dev {study['metric']}{unit}", "num"),
-        ("95 % interval", "plot"),
+        (f"dev {study['metric']}{unit}", "num plot"),
         ("outcome", ""),
         ("rows seen", "num"),
         *((f"{name}{' (points)' if task.points else ''}", "num") for name, task in tasks.items()),
@@ -40,17 +40,14 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
         ("tokens", "num"),
     ]
     head = "".join(
-        f'<th scope="col" class="{kind}">{escape(name)}</th>'
-        if kind == "plot"
-        else f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>'
-        for name, kind in heads
+        f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>' for name, kind in heads
     )
     body = "".join(_row(report, row, scale, tasks, keys, axis) for row in rows)
     done = sum(row["rank"] is not None for row in rows)
     caption = (
-        f"{done} of {len(rows)} trials completed and are ranked by their dev score. The bar is the 95 % interval over "
-        f"dev items alone; another seed adds to it. Trials that ended early keep the score they had, in brackets and "
-        f"without a rank. A column's head sorts by it."
+        f"{done} of {len(rows)} trials completed and are ranked by their dev score. The bar below a score is its 95 % "
+        f"interval over dev items alone; another seed adds to it. Trials that ended early keep the score they had, in "
+        f"brackets and without a rank. A column's head sorts by it."
     )
     table = (
         f'<table class="sortable board"><caption class="unseen">Leaderboard</caption>'
@@ -59,7 +56,7 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
     return (
         f'<p class="caption">{prose(caption)}</p>'
         f'<div class="block" data-name="leaderboard" data-source="leaderboard">'
-        + scrolling("Leaderboard, scrolls sideways", table)
+        + scrolling("Leaderboard, scrolls sideways", table, tall=len(rows) > TALL)
         + f"{downloads('the leaderboard', ('CSV', 'JSON'))}</div>"
     )
 
@@ -74,12 +71,12 @@ def _row(
 ) -> str:
     dev, ranked = row["dev"], row["rank"] is not None
     score = scale.spread(dev["score"], dev["stderr"])
+    bar = _bar(row, axis, scale) if ranked and axis else ""
     cells = [
         _number(row["rank"], str(row["rank"] or "")),
         _number(row["trial"], str(row["trial"])),
         f'<th scope="row">{escape(row["label"])}{_message(row)}</th>',
-        _number(dev["score"], score if ranked or dev["score"] is None else f"({score})"),
-        f'<td class="plot">{_bar(row, axis, scale) if ranked and axis else ""}</td>',
+        _score(dev["score"], score if ranked or dev["score"] is None else f"({score})", bar),
         f'<td class="end {row["outcome"]}">{escape(row["outcome"].replace("_", " "))}</td>',
         _number(row["fraction"], f"{100 * row['fraction']:.0f} %"),
     ]
@@ -104,6 +101,12 @@ def _message(row: Mapping[str, Any]) -> str:
 def _number(value: float | None, text: str) -> str:
     known = "" if value is None else f' data-value="{value!r}"'
     return f'<td class="num"{known}>{escape(text)}</td>'
+
+
+def _score(value: float | None, text: str, bar: str) -> str:
+    """A score with its interval drawn below it."""
+    known = "" if value is None else f' data-value="{value!r}"'
+    return f'<td class="num plot"{known}>{escape(text)}{bar}</td>'
 
 
 def _setting(value: Any) -> str:

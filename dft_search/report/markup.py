@@ -7,8 +7,8 @@ from dft_search.report.figures.svg import Figure
 
 
 def prose(text: str) -> str:
-    """Escaped text in which a number stays on the line of its percent sign."""
-    return escape(text).replace(" %", "&nbsp;%")
+    """Escaped text in which a number stays on the line of its percent sign, or of what it is the value of."""
+    return escape(text).replace(" %", "&nbsp;%").replace("p = ", "p&nbsp;=&nbsp;")
 
 
 def section(key: str, title: str, content: str) -> tuple[str, str, str]:
@@ -16,9 +16,10 @@ def section(key: str, title: str, content: str) -> tuple[str, str, str]:
     return key, title, f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(title)}</h2>{content}</section>'
 
 
-def scrolling(label: str, table: str) -> str:
-    """A table that may be wider than the page: it scrolls for itself, with the keyboard as well."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{table}</div>'
+def scrolling(label: str, table: str, *, tall: bool = False) -> str:
+    """A table that may be wider than the page, or too tall for it: it scrolls for itself, with the keyboard as well."""
+    kind = "scroll tall" if tall else "scroll"
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(label)}">{table}</div>'
 
 
 def figures_html(figures: Sequence[Figure | None], otherwise: str, *, opened: bool = False) -> str:

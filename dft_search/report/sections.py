@@ -125,8 +125,8 @@ WORDS = {
     "trial": "one training run of the search, with settings that the search drew",
     "generation, conversion, thinking": "the terms of the loss: on the target-language answer at the top layer; on the "
     "English query at layer i; on the English answer at layer j",
-    "logits, feature": "how conversion and thinking are supervised: by the words that a layer predicts, or by how alike "
-    "its states are to those of the English text; none: without the term",
+    "logits, feature": "how conversion and thinking are supervised: by the words that a layer predicts, or by how "
+    "alike its states are to those of the English text; none: without the term",
     "SFT, TFT, DFT": "fine-tuning on English rows; on target-language rows; on target-language rows with conversion, "
     "thinking or both (deep supervision fine-tuning)",
     "dev, test": "dev questions guided the search and the choice; test questions were read once, at the end",

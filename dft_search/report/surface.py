@@ -43,7 +43,8 @@ def layer_surface(view: StudyView) -> dict[str, Any]:
         return _nothing("all of them have the same score", len(trials))
     depth = view.num_layers
     runs = _runs(places / depth, scores)
-    length, noise, variance = _fit(runs)
+    errors = [trial.dev[view.metric].stderr or 0.0 for trial in trials]
+    length, noise, variance = _fit(runs, float(np.mean(np.square(errors))))
     step = 1.0 / max(1, min(4, FINENESS // depth))
     grid = _grid(places, depth, step)
     mean, deviation = _posterior(runs, grid / depth, length, noise)
@@ -100,14 +101,17 @@ def _runs(places: Array, scores: Array) -> _Runs:
     return _Runs(distinct, means, counts.astype(float), float(((scores - means[which]) ** 2).sum()))
 
 
-def _fit(runs: _Runs) -> tuple[float, float, float]:
-    """Length, noise and variance with the largest marginal likelihood, the mean estimated with them."""
+def _fit(runs: _Runs, least: float) -> tuple[float, float, float]:
+    """Length, noise and variance with the largest marginal likelihood, the mean estimated with them. The noise is not
+    below `least`, the variance that the items alone give a score, unless even the largest share of noise is."""
     total, distinct = runs.counts.sum(), len(runs.means)
     best = (-math.inf, LENGTHS[0], NOISES[0], 1.0)
     for length in LENGTHS:
         for noise in NOISES:
             lower, weights, mean = _solve(runs, length, noise)
             variance = float((runs.means - mean) @ weights + runs.scatter / noise) / total
+            if noise * variance < least and noise < NOISES[-1]:
+                continue
             likelihood = -0.5 * total * math.log(variance) - float(np.log(np.diag(lower)).sum())
             likelihood -= 0.5 * (total - distinct) * math.log(noise)
             best = max(best, (likelihood, length, noise, variance))

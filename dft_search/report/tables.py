@@ -60,10 +60,10 @@ def supervision_caption(report: Mapping[str, Any]) -> str:
 def method_title(report: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """How a row of the supervision table is called."""
     name = METHODS.get(row["method"], METHOD_LABELS.get(row["method"], row["method"]))
-    if row["arm"] is None or row["arm"] in row["method"]:
+    if row["arm"] is None or row["arm"] == row["method"]:
         return name
     title = arm_title(report, row["arm"]) if row["arm"] in report["arms"] else arm_label(row["arm"])
-    return f"{name}: {title}"
+    return f"{name}: {title}" if row["method"] == "dft" else title
 
 
 def cell_text(cell: Mapping[str, Any] | None, column: Mapping[str, Any]) -> str:

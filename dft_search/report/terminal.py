@@ -1,6 +1,7 @@
 """The report on a terminal: verdict, leaderboard, arms, what could not be concluded, where the page is."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -48,13 +49,23 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         for sentence in report["limits"]:
             bullets.add_row("-", Text(sentence))
         console.print(bullets)
-    spent = sum(entry["seconds"] for entry in report["cost"])
-    runs = sum(entry["trials"] for entry in report["cost"])
     console.print()
-    console.print(Text(f"cost: {plural(runs, 'run')}, {duration(spent)} in all"))
+    console.print(Text(f"cost: {_cost(report['spent'])}"))
     if report.get("files"):
         console.print(Text(f"page: {report['files']['html']}"), soft_wrap=True)
         console.print(Text(f"data: {report['files']['json']}"), soft_wrap=True)
+        if report["files"].get("figures"):
+            figures = report["files"]["figures"]
+            console.print(Text(f"figures: {len(figures)} files in {Path(figures[0]).parent}"), soft_wrap=True)
+
+
+def _cost(spent: Mapping[str, Any]) -> str:
+    said = f"{plural(spent['trials'], 'run')}, {duration(spent['slot_seconds'])} in slots"
+    if spent["device"]:
+        said += f", {spent['device_hours']:.3g} {spent['device']} hours"
+    lost = [(spent["share_pruned"], "stopped early"), (spent["share_lost"], "lost")]
+    told = [f"{100 * share:.0f} % of it {what}" for share, what in lost if share]
+    return ", ".join([said, *told])
 
 
 def _front(found: Mapping[str, Any]) -> Table:

@@ -67,7 +67,7 @@ def layer_map(report: Mapping[str, Any]) -> Figure | None:
     found_best = f"the best is {_pair(best)} with {scale.number(best['best'])}"
     label = f"Best dev score by conversion and thinking layer; {found_best}"
     title = "Best dev score by pair of layers"
-    drawing = svg.render(label, fixed=svg.width > WIDTH)
+    drawing = svg.render(label, wide=svg.width > WIDTH)
     return Figure(title, drawing, caption, head, rows, name="layers", source="layer_map")
 
 

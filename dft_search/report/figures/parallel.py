@@ -14,6 +14,7 @@ TOP = 24.0  # from a row's top to its axis
 ABSENT = 34.0  # where the lines of trials without the parameter pass
 LEFT, RIGHT = 92.0, 16.0
 TONES = 5  # classes of color, q0 (worst) to q4 (best)
+_Ticks = Sequence[tuple[float, str]]
 LINES = 300  # with more trials lines hide each other: the best and a spread of the others are drawn
 
 
@@ -27,13 +28,14 @@ def parallel_coordinates(report: Mapping[str, Any]) -> Figure | None:
     scale, sign = Scale(bool(study["points"])), 1 if study["maximize"] else -1
     scores = [row["dev"]["score"] for row in rows if row["rank"] is not None]
     svg = Svg(WIDTH, ROW * (len(axes) + 1) + 6)
-    maps = [_parameter_axis(svg, axis, index) for index, axis in enumerate(axes)]
-    score_axis = _score_axis(svg, study["metric"], scores, scale, len(axes))
+    maps = [_parameter_axis(axis) for axis in axes]
+    score_axis, score_ticks = _score_axis(scores, scale)
+    for index, (to, ticks) in enumerate([*maps, (score_axis, score_ticks)]):
+        _draw_axis(svg, _height(index), to, ticks)
     champion = (report["champion"] or {}).get("trial")
     for row in sorted(shown, key=lambda row: (row["trial"] == champion, -(row["rank"] or 1e9))):
-        path = [
-            (_place(row, axis, to), _height(index)) for index, (axis, to) in enumerate(zip(axes, maps, strict=True))
-        ]
+        crossed = enumerate(zip(axes, maps, strict=True))
+        path = [(_place(row, axis, to), _height(index)) for index, (axis, (to, _)) in crossed]
         ranked = row["rank"] is not None and score_axis is not None
         path.append((score_axis(row["dev"]["score"]) if ranked and score_axis else ABSENT, _height(len(axes))))
         tone = f"q{_tone(sign * row['dev']['score'], [sign * score for score in scores])}" if ranked else "unranked"
@@ -41,7 +43,11 @@ def parallel_coordinates(report: Mapping[str, Any]) -> Figure | None:
         score = scale.number(row["dev"]["score"])
         title = f"trial {row['trial']}: {row['label']}, {row['outcome'].replace('_', ' ')}, {score}"
         svg.polyline(path, f"way {tone}{lead}", title, data_trial=row["trial"])
-    _labels(svg, axes, study["metric"])
+    for index, (axis, (to, ticks)) in enumerate(zip(axes, maps, strict=True)):
+        title = f"{short_key(axis['key'])}{' (log scale)' if axis.get('log') else ''}"
+        _draw_labels(svg, _height(index), title, to, ticks, "not used" if axis["absent"] else "")
+    early = "ended early" if len(scores) < len(rows) else ""
+    _draw_labels(svg, _height(len(axes)), f"dev {study['metric']}", score_axis, score_ticks, early)
     return Figure(
         "All parameters, trial by trial",
         svg.render(_summary(report, rows, scale)),
@@ -65,54 +71,40 @@ def _height(index: int) -> float:
     return index * ROW + TOP
 
 
-def _parameter_axis(svg: Svg, axis: Mapping[str, Any], index: int) -> Axis:
-    """Draws an axis with its ticks; a choice's places are whole numbers on it."""
-    y = _height(index)
+def _parameter_axis(axis: Mapping[str, Any]) -> tuple[Axis, _Ticks]:
+    """An axis with its ticks; a choice's places are whole numbers on it."""
     if axis["kind"] == "choice":
         last = max(1, len(axis["choices"]) - 1)
-        to = Axis(0.0, float(last), LEFT + 12, WIDTH - RIGHT - 22)
-        ticks = [(float(place), label) for place, label in enumerate(axis["choices"])]
-    else:
-        to = Axis(axis["low"], axis["high"], LEFT, WIDTH - RIGHT, log=axis["log"])
-        if axis["low"] == axis["high"]:
-            to = Axis(axis["low"] - 1, axis["high"] + 1, LEFT, WIDTH - RIGHT)
-        whole = axis["integer"]
-        values = [v for v in to.ticks(5) if axis["low"] <= v <= axis["high"] and not (whole and v != int(v))]
-        ticks = [(value, f"{value:g}") for value in values]
+        return Axis(0.0, float(last), LEFT + 12, WIDTH - RIGHT - 22), list(enumerate(axis["choices"]))
+    low, high, whole = axis["low"], axis["high"], axis["integer"]
+    if low == high:
+        return Axis(low - 1, high + 1, LEFT, WIDTH - RIGHT), [(low, f"{low:g}")]
+    to = Axis(low, high, LEFT, WIDTH - RIGHT, log=axis["log"])
+    return to, [(value, f"{value:g}") for value in to.ticks(5) if not (whole and value != int(value))]
+
+
+def _score_axis(scores: Sequence[float], scale: Scale) -> tuple[Axis | None, _Ticks]:
+    if not scores:
+        return None, []
+    to = Axis(*padded(scores, 0.03), LEFT, WIDTH - RIGHT)
+    return to, [(tick, scale.tick(tick)) for tick in to.ticks(5)]
+
+
+def _draw_axis(svg: Svg, y: float, to: Axis | None, ticks: _Ticks) -> None:
     svg.line(LEFT, y, WIDTH - RIGHT, y, "axis")
-    for value, label in ticks:
+    for value, _ in ticks if to else ():
         svg.line(to(value), y - 3, to(value), y + 3, "axis")
+
+
+def _draw_labels(svg: Svg, y: float, title: str, to: Axis | None, ticks: _Ticks, absent: str) -> None:
+    """Over the lines, so that they can be read."""
+    svg.text(6, y - 10, title, "halo strong")
+    for value, label in ticks if to else ():
         shown = label if len(label) <= 14 else f"{label[:13]}…"
         svg.text(to(value), y + 16, shown, "small halo", tick_anchor(to, to(value)))
-    if axis["absent"]:
-        _absent(svg, y, "not used")
-    return to
-
-
-def _score_axis(svg: Svg, metric: str, scores: Sequence[float], scale: Scale, index: int) -> Axis | None:
-    y = _height(index)
-    svg.line(LEFT, y, WIDTH - RIGHT, y, "axis")
-    _absent(svg, y, "ended early")
-    if not scores:
-        return None
-    to = Axis(*padded(scores, 0.03), LEFT, WIDTH - RIGHT)
-    for tick in to.ticks(5):
-        svg.line(to(tick), y - 3, to(tick), y + 3, "axis")
-        svg.text(to(tick), y + 16, scale.tick(tick), "small halo", tick_anchor(to, to(tick)))
-    return to
-
-
-def _absent(svg: Svg, y: float, label: str) -> None:
-    svg.line(ABSENT - 14, y, ABSENT + 14, y, "axis dashed")
-    svg.text(ABSENT, y + 16, label, "small halo", "middle")
-
-
-def _labels(svg: Svg, axes: Sequence[Mapping[str, Any]], metric: str) -> None:
-    """Over the lines, so that they can be read."""
-    for index, axis in enumerate(axes):
-        kind = " (log scale)" if axis.get("log") else ""
-        svg.text(6, _height(index) - 10, f"{short_key(axis['key'])}{kind}", "halo strong")
-    svg.text(6, _height(len(axes)) - 10, f"dev {metric}", "halo strong")
+    if absent:
+        svg.line(ABSENT - 14, y, ABSENT + 14, y, "axis dashed")
+        svg.text(ABSENT, y + 16, absent, "small halo", "middle")
 
 
 def _place(row: Mapping[str, Any], axis: Mapping[str, Any], to: Axis) -> float:

@@ -38,9 +38,9 @@ def smooth_map(report: Mapping[str, Any]) -> Figure | None:
             title=title if surface["step"] == 1 or _is_whole(point) else "",
             x=x - pixel / 2,
             y=y - pixel / 2,
-            width=pixel + 0.4,
-            height=pixel + 0.4,
-            class_="heat",
+            width=pixel,
+            height=pixel,
+            class_="heat flat",
             fill_opacity=round(strength, 3),
         )
     for row in rows:
@@ -54,7 +54,7 @@ def smooth_map(report: Mapping[str, Any]) -> Figure | None:
     best = max(surface["points"], key=lambda point: sign * point["mean"])
     return Figure(
         "The same scores smoothed",
-        svg.render(_label(best, scale), fixed=svg.width > WIDTH),
+        svg.render(_label(best, scale), wide=svg.width > WIDTH),
         _caption(surface, best, sign, low, high, scale) + about_paper(found["paper"]),
         ("conversion layer", "thinking layer", "smoothed score", "± (standard deviation)"),
         [
@@ -92,10 +92,10 @@ def _caption(
     share, top = 100 * level / len(surface["points"]), scale.spread(best["mean"], best["sd"])
     return (
         f"A smooth surface (Gaussian process, fitted by maximum likelihood) through the {surface['trials']} completed "
-        f"trials that use both layers, stronger where it is better ({scale.number(sign * low)} to "
-        f"{scale.number(sign * high)}). Dots are those trials, the thick one is the leader. It is drawn only where "
+        f"trials that use both layers, stronger where it is better ({scale.brief(sign * low)} to "
+        f"{scale.brief(sign * high)}). Dots are those trials, the thick one is the leader. It is drawn only where "
         f"trials are near enough to support it. It is best near conversion {best['conversion']:.1f} and thinking "
         f"{best['thinking']:.1f}, {top} (the standard deviation of the surface); {share:.0f} % of the drawn area lies "
         f"within two of these of the best, so within that area the best pair is not settled. A single trial scatters "
-        f"around the surface by {scale.number(surface['noise'])}, as other settings and the seed differ too. "
+        f"around the surface by {scale.brief(surface['noise'])}, as other settings and the seed differ too. "
     )

@@ -73,9 +73,11 @@ class Svg:
         path = " ".join(f"{_text(x)},{_text(y)}" for x, y in points)
         self.add("polyline", title=title, points=path, class_=class_, **attributes)
 
-    def render(self, label: str, *, fixed: bool = False) -> str:
-        """The `<svg>` with its alternative text. A `fixed` drawing keeps its size and scrolls, others fit their box."""
+    def render(self, label: str, *, fixed: bool = False, wide: bool = False) -> str:
+        """The `<svg>` with its alternative text. A `fixed` drawing keeps its size, others fit their box; a `wide` one
+        scrolls where that is too narrow for it."""
         size = f'width="{_text(self.width)}" height="{_text(self.height)}"' if fixed else 'class="fit"'
+        size = 'class="fit wide"' if wide else size
         return (
             f'<svg viewBox="0 0 {_text(self.width)} {_text(self.height)}" {size} role="img" '
             f'aria-label="{escape(label)}">{"".join(self.parts)}</svg>'

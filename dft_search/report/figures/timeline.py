@@ -15,6 +15,8 @@ ROW = 15.0
 LABELED = 10.0  # a row at least this high carries its trial's number, its rungs and a large mark
 TALLEST = 520.0
 UNITS = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+HEADER = 20.0  # room for the name of a phase
+MOST_HEADERS = 6
 CUT = 16.0  # pixels that a standstill takes
 TITLES = {"baseline": "base and tuning of TFT", "search": "search", "confirm": "confirmation"}
 TONES = {"completed": "accent", "pruned": "alt", "running": "plain", "interrupted": "plain", "abandoned": "plain"}
@@ -32,6 +34,10 @@ class _Clock:
             min(max((second - since) / (until - since), 0.0), 1.0) for since, until in self.cuts
         )
 
+    def worked(self, seconds: float) -> float:
+        """The pixel at which so many seconds had trials running."""
+        return self.axis(seconds) + CUT * sum(_worked(since, self.cuts) < seconds for since, _ in self.cuts)
+
 
 def trial_timeline(report: Mapping[str, Any]) -> Figure | None:
     """None when no trial has begun."""
@@ -43,21 +49,16 @@ def trial_timeline(report: Mapping[str, Any]) -> Figure | None:
     counts = Counter(span["outcome"] for span in spans)
     top = LEGEND * -(-len(counts) // 3) + 22
     clock = _clock(spans, cuts)
-    bottom = top + row * len(spans)
+    tops = _tops(spans, top, row)
+    bottom = tops[-1] + row
     svg = Svg(WIDTH, bottom + BOTTOM)
     _legend(svg, counts)
     _axis(svg, clock, bottom, spans)
     _standstills(svg, clock, cuts, top, bottom)
-    phase = None
-    for index, span in enumerate(spans):
-        y = top + row * (index + 0.5)
-        if span["phase"] != phase:
-            phase = span["phase"]
-            if index:
-                svg.line(0.0, y - row / 2, WIDTH, y - row / 2, "grid")
-            if row >= LABELED or index == 0 or _block(spans, index) * row >= 14:
-                svg.text(WIDTH - RIGHT, y - row / 2 + 12, TITLES.get(phase, phase), "small halo", "end")
-        _bar(svg, clock, span, y, row)
+    for index, (span, above) in enumerate(zip(spans, tops, strict=True)):
+        if above - (tops[index - 1] + row if index else top) >= HEADER:
+            svg.text(0.0, above - 5, TITLES.get(span["phase"], span["phase"]), "small")
+        _bar(svg, clock, span, above + row / 2, row)
     return Figure(
         "When each trial ran and how it ended",
         svg.render(_summary(spans, counts)),
@@ -68,12 +69,11 @@ def trial_timeline(report: Mapping[str, Any]) -> Figure | None:
     )
 
 
-def _block(spans: Sequence[Mapping[str, Any]], index: int) -> int:
-    """How many trials of one phase follow each other from here."""
-    count = 0
-    while index + count < len(spans) and spans[index + count]["phase"] == spans[index]["phase"]:
-        count += 1
-    return count
+def _tops(spans: Sequence[Mapping[str, Any]], top: float, row: float) -> list[float]:
+    """Upper edges of the rows, with room for a heading where a phase begins. Phases that alternate have none."""
+    changes = [i for i, span in enumerate(spans) if i == 0 or span["phase"] != spans[i - 1]["phase"]]
+    headed = changes if len(changes) <= MOST_HEADERS else []
+    return [top + row * index + HEADER * sum(change <= index for change in headed) for index in range(len(spans))]
 
 
 def _clock(spans: Sequence[Mapping[str, Any]], cuts: Sequence[Sequence[float]]) -> _Clock:
@@ -103,7 +103,7 @@ def _bar(svg: Svg, clock: _Clock, span: Mapping[str, Any], y: float, row: float)
         return
     svg.text(LEFT - 6, y + 4, str(span["trial"]), "small", "end")
     for rung in span["rungs"]:
-        if rung["at"] < span["end"]:
+        if rung["fraction"] < span["fraction"]:
             svg.line(clock(rung["at"]), y - 5, clock(rung["at"]), y + 5, "rung")
     mark(svg, span["outcome"], clock(span["end"]), y, title)
 
@@ -144,17 +144,15 @@ def _legend(svg: Svg, counts: Mapping[str, int]) -> None:
 
 
 def _axis(svg: Svg, clock: _Clock, bottom: float, spans: Sequence[Mapping[str, Any]]) -> None:
-    end = max(span["end"] for span in spans)
-    total = _worked(end, clock.cuts)
+    total = _worked(max(span["end"] for span in spans), clock.cuts)
     unit, name = next(((size, name) for size, name in UNITS if total >= 3 * size), UNITS[-1])
     svg.line(LEFT, bottom + 4, WIDTH - RIGHT, bottom + 4, "axis")
-    for tick in nice_ticks(0.0, end / unit, 5 if not clock.cuts else 8):
-        if any(since < tick * unit < until for since, until in clock.cuts):
-            continue
-        x = clock(tick * unit)
+    for tick in nice_ticks(0.0, total / unit, 5):
+        x = clock.worked(tick * unit)
         svg.line(x, bottom + 4, x, bottom + 8, "axis")
         svg.text(x, bottom + 20, f"{tick:g}", "small", "end" if x > WIDTH - 20 else "middle")
-    svg.text((LEFT + WIDTH - RIGHT) / 2, bottom + 35, f"{name} since the first trial began", "small", "middle")
+    since = "the first trial began" + (", standstills left out" if clock.cuts else "")
+    svg.text((LEFT + WIDTH - RIGHT) / 2, bottom + 35, f"{name} since {since}", "small", "middle")
 
 
 def _standstills(svg: Svg, clock: _Clock, cuts: Sequence[Sequence[float]], top: float, bottom: float) -> None:
