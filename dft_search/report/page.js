@@ -28,7 +28,19 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// A trial chosen in the list, or by a press on its line, is drawn on top and its values are written out.
+// How far a point is from a line through points.
+const distance = (points, at) => {
+  let least = Infinity;
+  for (let index = 1; index < points.numberOfItems; index += 1) {
+    const [a, b] = [points.getItem(index - 1), points.getItem(index)];
+    const [dx, dy] = [b.x - a.x, b.y - a.y];
+    const share = Math.min(1, Math.max(0, ((at.x - a.x) * dx + (at.y - a.y) * dy) / (dx * dx + dy * dy || 1)));
+    least = Math.min(least, Math.hypot(at.x - a.x - share * dx, at.y - a.y - share * dy));
+  }
+  return least;
+};
+
+// A trial chosen in the list, or by a press near its line, is drawn on top and its values are written out.
 for (const picker of document.querySelectorAll(".picker")) {
   const figure = picker.closest("figure");
   const select = picker.querySelector("select");
@@ -42,7 +54,7 @@ for (const picker of document.querySelectorAll(".picker")) {
       homes.get(other)?.before(line);
     }
     const row = report.leaderboard.find((one) => String(one.trial) === trial);
-    const said = picker.querySelector(".picked");
+    const said = picker.querySelector(".followed");
     select.value = row ? trial : "";
     said.textContent = "";
     if (!row) return;
@@ -55,9 +67,11 @@ for (const picker of document.querySelectorAll(".picker")) {
     said.textContent = `Trial ${trial}: ${row.outcome.replaceAll("_", " ")}, ${score}${rank}. ${values.join(", ")}.`;
   };
   select.addEventListener("change", () => show(select.value));
-  figure.addEventListener("click", (event) => {
-    const line = event.target.closest(".way");
-    if (line) show(line.dataset.trial);
+  const drawing = figure.querySelector("svg");
+  drawing.addEventListener("click", (event) => {
+    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(drawing.getScreenCTM().inverse());
+    const far = [...lines].map(([trial, line]) => [distance(line.points, at), trial]).sort(([a], [b]) => a - b);
+    show(far[0][0] < 12 ? far[0][1] : "");
   });
   picker.hidden = false;
 }

@@ -81,7 +81,7 @@ def _grid(places: Array, depth: int, step: float) -> Array:
 def _steps(low: float, high: float, step: float) -> list[float]:
     """From half a layer below to half a layer above, every whole layer among them."""
     beside = math.floor(0.5 / step + 1e-9) * step
-    return [float(value) for value in np.arange(low - beside, high + beside + step / 2, step)]
+    return [round(float(value), 6) for value in np.arange(low - beside, high + beside + step / 2, step)]
 
 
 @dataclass(frozen=True)

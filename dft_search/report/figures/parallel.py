@@ -134,7 +134,7 @@ def _picker(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     return (
         f'<div class="picker" data-for="parallel" hidden><label>Follow a trial <select><option value="">none</option>'
-        f'{options}</select></label><p class="picked" role="status"></p></div>'
+        f'{options}</select></label><p class="followed" role="status"></p></div>'
     )
 
 
