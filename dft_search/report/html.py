@@ -11,7 +11,7 @@ from dft_search.report import sections
 from dft_search.report.leaderboard import leaderboard_table
 from dft_search.report.markup import prose, section
 from dft_search.report.tables import supervision_html
-from dft_search.report.wording import Scale, duration, listed, plural, setting
+from dft_search.report.wording import Scale, device_time, duration, listed, plural, setting
 
 
 def render_page(report: Mapping[str, Any]) -> str:
@@ -117,7 +117,7 @@ def _champion(report: Mapping[str, Any]) -> str:
         facts.append(("Test", test_scale.spread(test["mean"], test["sd"]), f"{plural(test['n'], 'fresh seed')}"))
     spent, runs = report["spent"], plural(report["spent"]["trials"], "run")
     if spent["device"]:
-        facts.append(("Cost", f"{spent['device_hours']:.3g} {spent['device']} hours", f"{runs}, summed over them"))
+        facts.append(("Cost", device_time(spent["device_hours"], spent["device"]), f"{runs}, summed over them"))
     else:
         facts.append(("Cost", duration(spent["slot_seconds"]), f"{runs}, time summed over them"))
     cards = "".join(

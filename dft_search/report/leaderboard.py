@@ -26,6 +26,7 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
     tasks = {name: Scale(bool(task["points"])) for name, task in shown.items()}
     keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
     axis = _axis(rows)
+    chosen = next((row for row in rows if _is_champion(report, row)), None)
     unit = " (points)" if study["points"] else ""
     heads = [
         ("#", "num"),
@@ -49,6 +50,8 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
         f"interval over dev items alone; another seed adds to it. Trials that ended early keep the score they had, in "
         f"brackets and without a rank. A column's head sorts by it."
     )
+    if chosen and report["champion"]["test"]:
+        caption += " The shaded row is the champion: chosen by runs with fresh seeds, not by its rank here."
     table = (
         f'<table class="sortable board"><caption class="unseen">Leaderboard</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -86,8 +89,11 @@ def _row(
         cells.append(_number(task["value"] if task else None, shown))
     cells += [_setting(row["params"].get(key, MISSING)) for key in keys]
     cells += [_number(row["seconds"], duration(row["seconds"])), _number(row["tokens"], compact(row["tokens"]))]
-    champion = report["champion"] and report["champion"]["trial"] == row["trial"]
-    return f"<tr{' class=chosen' if champion else ''}>{''.join(cells)}</tr>"
+    return f"<tr{' class=chosen' if _is_champion(report, row) else ''}>{''.join(cells)}</tr>"
+
+
+def _is_champion(report: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return bool(report["champion"]) and report["champion"]["trial"] == row["trial"]
 
 
 def _message(row: Mapping[str, Any]) -> str:

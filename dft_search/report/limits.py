@@ -8,7 +8,7 @@ from typing import Any
 
 from dft_search.report.caveats import of_the_confirmation
 from dft_search.report.collect import ScoreView, StudyView, TrialView
-from dft_search.report.wording import Scale, listed, plural
+from dft_search.report.wording import Scale, describe_objective, listed, plural
 
 IDLE_FEATURE_LOSS = 0.05  # a cosine distance that starts below this has little left to teach
 LUCK = 0.025  # how often guessing may pass for more than chance: about two standard errors for one run
@@ -58,6 +58,13 @@ def _of_the_scores(view: StudyView, report: Mapping[str, Any], scale: Scale) -> 
             f"It cannot tell recipes apart here."
         )
     ranked = view.ranked
+    champion = report["champion"] or {}
+    if ranked and champion.get("test") and ranked[0].layers == (None, None) and ranked[0].number != champion["trial"]:
+        first = describe_objective(ranked[0].objective)
+        yield (
+            f"The search's best trial on dev is {first} (trial {ranked[0].number}), which stands among the arms: the "
+            f"champion is the best of the other recipes."
+        )
     if len(ranked) > 1:
         best = ranked[0].dev[view.metric]
         error = best.stderr or 0.0

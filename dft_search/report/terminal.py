@@ -10,7 +10,7 @@ from rich.text import Text
 
 from dft_search.report.evidence import evidence
 from dft_search.report.figures.arms import arm_title
-from dft_search.report.wording import MISSING, Scale, compact, duration, plural, setting, short_key
+from dft_search.report.wording import MISSING, Scale, compact, device_time, duration, plural, setting, short_key
 
 ROWS = 12  # of the leaderboard; the page has them all
 BAR = 21  # characters of an error bar
@@ -62,7 +62,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 def _cost(spent: Mapping[str, Any]) -> str:
     said = f"{plural(spent['trials'], 'run')}, {duration(spent['slot_seconds'])} in slots"
     if spent["device"]:
-        said += f", {spent['device_hours']:.3g} {spent['device']} hours"
+        said += f", {device_time(spent['device_hours'], spent['device'])}"
     lost = [(spent["share_pruned"], "stopped early"), (spent["share_lost"], "lost")]
     told = [f"{100 * share:.0f} % of it {what}" for share, what in lost if share]
     return ", ".join([said, *told])

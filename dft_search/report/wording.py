@@ -123,6 +123,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def device_time(hours: float, device: str) -> str:
+    """Hours of a device, minutes where there is not a whole one: `3.2 GPU hours`, `9 CPU core minutes`."""
+    return f"{hours:.3g} {device} hours" if hours >= 1 else f"{60 * hours:.2g} {device} minutes"
+
+
 def compact(count: float | None) -> str:
     """A count as a person reads it: `950`, `12.3 k`, `4.1 M`, `2.0 G`, up to `1.5 E` (exa)."""
     if count is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dft_search.report.figures.svg import Figure, Svg
-from dft_search.report.wording import compact, duration, listed, plural, short_key
+from dft_search.report.wording import compact, device_time, duration, listed, plural, short_key
 
 WIDTH = 380.0
 ROW = 34.0
@@ -94,7 +94,7 @@ def _cost_caption(report: Mapping[str, Any]) -> str:
         per = slots["gpus_per_worker"] or slots["cpus_per_worker"]
         said += (
             f"A slot has {plural(slots['workers'], 'worker')} with {plural(per, spent['device'])} each, so this is "
-            f"{spent['device_hours']:.3g} {spent['device']} hours. "
+            f"{device_time(spent['device_hours'], spent['device'])}. "
         )
     parts = [
         f"{100 * spent[key]:.0f} % went into {what}"

@@ -89,7 +89,7 @@ def _cell(
         title = f"{_pair(cell)}: {plural(cell['unfinished'], 'trial')}, none completed"
         svg.add("circle", title=title, cx=center[0], cy=center[1], r=min(4.0, side / 5), class_="ring plain")
         return
-    strength = 0.14 + 0.86 * ((sign * cell["best"] - low) / (high - low) if high > low else 1.0)
+    strength = strength_of((sign * cell["best"] - low) / (high - low) if high > low else 1.0)
     scores = f"best {scale.number(cell['best'])}, mean {scale.number(cell['mean'])}"
     title = f"{_pair(cell)}: {scores}, {plural(cell['n'], 'trial')}"
     champion = (report["champion"] or {}).get("trial") in cell["trials"]
@@ -124,6 +124,11 @@ def draw_axes(svg: Svg, side: float, depth: int, extent: float) -> None:
     turn = f"rotate(-90 10 {TOP + extent / 2:.1f})"
     middle = TOP + extent / 2
     svg.add("text", "conversion layer i", x=10, y=middle, class_="t small", text_anchor="middle", transform=turn)
+
+
+def strength_of(share: float) -> float:
+    """Opacity of a square by where its score lies between the worst (0) and the best (1)."""
+    return 0.14 + 0.86 * share
 
 
 def _corner(conversion: int, thinking: int, side: float, depth: int) -> tuple[float, float]:

@@ -3,9 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dft_search.report.figures.layers import LEFT, SMALLEST, TOP, WIDTH, about_paper, draw_axes, mark_paper
+from dft_search.report.figures.layers import (
+    LEFT,
+    SMALLEST,
+    TOP,
+    WIDTH,
+    about_paper,
+    draw_axes,
+    mark_paper,
+    strength_of,
+)
 from dft_search.report.figures.svg import Figure, Svg
 from dft_search.report.wording import MISSING, Scale
+
+MANY = 150  # trials from which their dots are small
 
 
 def smooth_map(report: Mapping[str, Any]) -> Figure | None:
@@ -23,12 +34,12 @@ def smooth_map(report: Mapping[str, Any]) -> Figure | None:
         return LEFT + (thinking + 0.5) * side, TOP + (depth - conversion + 0.5) * side
 
     rows = [row for row in report["leaderboard"] if row["rank"] is not None and None not in row["layers"].values()]
-    values = [sign * point["mean"] for point in surface["points"]]
-    low, high = min(values), max(values)
+    values = [sign * cell["best"] for cell in found["cells"] if cell["best"] is not None]
+    low, high = min(values), max(values)  # the strength of color means the same as on the map of the trials
     pixel = side * surface["step"]
     for point in surface["points"]:
         x, y = place(point["conversion"], point["thinking"])
-        strength = 0.1 + 0.9 * ((sign * point["mean"] - low) / (high - low) if high > low else 0.5)
+        strength = strength_of(min(max((sign * point["mean"] - low) / (high - low), 0.0), 1.0) if high > low else 0.5)
         title = (
             f"conversion {point['conversion']:g}, thinking {point['thinking']:g}: {scale.number(point['mean'])} "
             f"± {scale.number(point['sd'])}"
@@ -43,19 +54,20 @@ def smooth_map(report: Mapping[str, Any]) -> Figure | None:
             class_="heat flat",
             fill_opacity=round(strength, 3),
         )
+    radius = max(2.2, min(4.5, side / 8)) if len(rows) <= MANY else 1.3
     for row in rows:
         x, y = place(row["layers"]["conversion"], row["layers"]["thinking"])
         dx, dy = _aside(row["trial"], side)
         title = f"trial {row['trial']}: {row['label']}, {scale.number(row['dev']['score'])}"
         first = " first" if row["trial"] == (report["champion"] or {}).get("trial") else ""
-        svg.add("circle", title=title, cx=x + dx, cy=y + dy, r=max(2.2, min(4.5, side / 8)), class_=f"trial{first}")
+        svg.add("circle", title=title, cx=x + dx, cy=y + dy, r=radius, class_=f"trial{first}")
     draw_axes(svg, side, depth, extent)
     mark_paper(svg, found["paper"], side, depth)
     best = max(surface["points"], key=lambda point: sign * point["mean"])
     return Figure(
         "The same scores smoothed",
         svg.render(_label(best, scale), wide=svg.width > WIDTH),
-        _caption(surface, best, sign, low, high, scale) + about_paper(found["paper"]),
+        _caption(surface, best, scale) + about_paper(found["paper"]),
         ("conversion layer", "thinking layer", "smoothed score", "± (standard deviation)"),
         [
             (f"{p['conversion']:g}", f"{p['thinking']:g}", scale.number(p["mean"]), scale.number(p["sd"]))
@@ -85,15 +97,14 @@ def _label(best: Mapping[str, Any], scale: Scale) -> str:
     )
 
 
-def _caption(
-    surface: Mapping[str, Any], best: Mapping[str, Any], sign: int, low: float, high: float, scale: Scale
-) -> str:
+def _caption(surface: Mapping[str, Any], best: Mapping[str, Any], scale: Scale) -> str:
+    means = [point["mean"] for point in surface["points"]]
     level = sum(abs(point["mean"] - best["mean"]) < 2 * best["sd"] for point in surface["points"])
     share, top = 100 * level / len(surface["points"]), scale.spread(best["mean"], best["sd"])
     return (
         f"A smooth surface (Gaussian process, fitted by maximum likelihood) through the {surface['trials']} completed "
-        f"trials that use both layers, stronger where it is better ({scale.brief(sign * low)} to "
-        f"{scale.brief(sign * high)}). Dots are those trials, the thick one is the leader. It is drawn only where "
+        f"trials that use both layers, from {scale.brief(min(means))} to {scale.brief(max(means))}, in the colors of "
+        f"the map of the trials. Dots are those trials, the thick one is the leader. It is drawn only where "
         f"trials are near enough to support it. It is best near conversion {best['conversion']:.1f} and thinking "
         f"{best['thinking']:.1f}, {top} (the standard deviation of the surface); {share:.0f} % of the drawn area lies "
         f"within two of these of the best, so within that area the best pair is not settled. A single trial scatters "
