@@ -125,8 +125,12 @@ const makers = {
   },
   csv: (block) => {
     const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const text = (cell) => {
+      const parts = [...cell.childNodes].filter((part) => !part.classList?.contains("below")); // stands in other columns
+      return parts.map((part) => part.textContent.trim()).join(" ");
+    };
     const rows = [...block.querySelector("table").rows].map((row) =>
-      [...row.cells].map((cell) => quoted(cell.dataset.value ?? cell.textContent.trim())).join(","),
+      [...row.cells].map((cell) => quoted(cell.dataset.value ?? text(cell))).join(","),
     );
     return new Blob([`${rows.join("\n")}\n`], { type: "text/csv" });
   },

@@ -95,11 +95,17 @@ def _group(report: Mapping[str, Any], group: Mapping[str, Any], columns: Sequenc
             top = cell is not None and cell["mean"] == best[column["name"]]
             value = f' data-value="{cell["mean"]!r}"' if cell else ""
             cells.append(f'<td class="num"{value}>{f"<b>{text}</b>" if top else text}</td>')
-        terms = "".join(f"<td>{escape(term_text(row, term))}</td>" for term in ("conversion", "thinking"))
-        name, end = escape(method_title(report, row)), f"<td>{escape(origin(row))}</td>"
+        terms = "".join(f'<td class="term">{escape(term_text(row, term))}</td>" for term in ("conversion", "thinking"))
+        name, end = escape(method_title(report, row)) + _terms_below(row), f"<td>{escape(origin(row))}</td>"
         rows.append(f'<tr><th scope="row">{name}</th>{terms}{"".join(cells)}{end}</tr>')
     title = f'<tr><th scope="rowgroup" colspan="{width}">{escape(HEADINGS[group["part"]])}</th></tr>'
     return f"<tbody>{title}{''.join(rows)}</tbody>"
+
+
+def _terms_below(row: Mapping[str, Any]) -> str:
+    """What the columns of both terms say, for a screen too narrow for them."""
+    on = [f"{term} {term_text(row, term)}" for term in ("conversion", "thinking") if row[term] != "none"]
+    return f'<span class="below">{escape("; ".join(on))}</span>' if on else ""
 
 
 def _best(report: Mapping[str, Any], group: Mapping[str, Any], column: Mapping[str, Any]) -> float | None:
@@ -116,6 +122,8 @@ def _head(column: Mapping[str, Any]) -> str:
 
 
 def _kind(index: int, names: Sequence[str]) -> str:
+    if index in (1, 2):
+        return ' class="term"'
     return ' class="num"' if 3 <= index < len(names) - 1 else ""
 
 

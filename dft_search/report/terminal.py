@@ -41,7 +41,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         beside = Table.grid(padding=(0, 1))
         for what, said in evidence(report):
             beside.add_row(Text(what, style="dim"), Text(said))
-        console.print(beside)
+        if beside.rows:
+            console.print(beside)
     if report["limits"]:
         console.print()
         console.print(Text("What could not be concluded", style="bold"))

@@ -33,7 +33,14 @@ def draw_ends(spans: Sequence[Mapping[str, Any]], clock: Clock) -> Svg:
         svg.line(LEFT, base, WIDTH - RIGHT, base, "grid")
         for at, count in sorted(counts.items()):
             high = BARS * count / tallest
-            place = {"x": LEFT + at * width, "y": base - high, "width": width - 1, "height": high}
-            svg.add("rect", title=f"{count} {phase}: {name}", class_=f"bar {tone_of(outcome)}", **place)
+            svg.add(
+                "rect",
+                title=f"{count} {phase}: {name}",
+                x=LEFT + at * width,
+                y=base - high,
+                width=width - 1,
+                height=high,
+                class_=f"bar {tone_of(outcome)}",
+            )
     svg.text(LEFT - 6, TOP + STRIP - BARS + 4, str(tallest), "small", "end")
     return svg

@@ -36,8 +36,8 @@ def parallel_coordinates(report: Mapping[str, Any]) -> Figure | None:
     for row in sorted(shown, key=lambda row: (row["trial"] == champion, -(row["rank"] or 1e9))):
         crossed = enumerate(zip(axes, maps, strict=True))
         path = [(_place(row, axis, to), _height(index)) for index, (axis, (to, _)) in crossed]
-        ranked = row["rank"] is not None and score_axis is not None
-        path.append((score_axis(row["dev"]["score"]) if ranked and score_axis else ABSENT, _height(len(axes))))
+        ranked = row["rank"] is not None
+        path.append((score_axis(row["dev"]["score"]) if ranked else ABSENT, _height(len(axes))))
         tone = f"q{_tone(sign * row['dev']['score'], [sign * score for score in scores])}" if ranked else "unranked"
         lead = " lead" if row["trial"] == champion else ""
         score = scale.number(row["dev"]["score"])
@@ -83,23 +83,23 @@ def _parameter_axis(axis: Mapping[str, Any]) -> tuple[Axis, _Ticks]:
     return to, [(value, f"{value:g}") for value in to.ticks(5) if not (whole and value != int(value))]
 
 
-def _score_axis(scores: Sequence[float], scale: Scale) -> tuple[Axis | None, _Ticks]:
+def _score_axis(scores: Sequence[float], scale: Scale) -> tuple[Axis, _Ticks]:
     if not scores:
-        return None, []
+        return Axis(0.0, 1.0, LEFT, WIDTH - RIGHT), []
     to = Axis(*padded(scores, 0.03), LEFT, WIDTH - RIGHT)
     return to, [(tick, scale.tick(tick)) for tick in to.ticks(5)]
 
 
-def _draw_axis(svg: Svg, y: float, to: Axis | None, ticks: _Ticks) -> None:
+def _draw_axis(svg: Svg, y: float, to: Axis, ticks: _Ticks) -> None:
     svg.line(LEFT, y, WIDTH - RIGHT, y, "axis")
-    for value, _ in ticks if to else ():
+    for value, _ in ticks:
         svg.line(to(value), y - 3, to(value), y + 3, "axis")
 
 
-def _draw_labels(svg: Svg, y: float, title: str, to: Axis | None, ticks: _Ticks, absent: str) -> None:
+def _draw_labels(svg: Svg, y: float, title: str, to: Axis, ticks: _Ticks, absent: str) -> None:
     """Over the lines, so that they can be read."""
     svg.text(6, y - 10, title, "halo strong")
-    for value, label in ticks if to else ():
+    for value, label in ticks:
         shown = label if len(label) <= 14 else f"{label[:13]}…"
         svg.text(to(value), y + 16, shown, "small halo", tick_anchor(to, to(value)))
     if absent:
