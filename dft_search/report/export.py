@@ -14,6 +14,8 @@ from dft_search.config.files import write_text
 from dft_search.report.figures.svg import Figure
 from dft_search.report.sections import all_figures
 
+MARGIN = 10  # around a drawing that stands alone
+
 
 def write_figures(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write every figure as NAME.svg, NAME.dark.svg, NAME.csv (as its table shows it) and NAME.json (its part of the
@@ -46,12 +48,14 @@ def standalone(figure: Figure, *, dark: bool = False) -> str:
     colors = palette(dark)
     written = re.sub(r"var\(--([\w-]+)\)", lambda found: colors[found[1]], style)
     opening, rest = figure.drawing.split(">", 1)
-    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)[0]
-    opening = re.sub(r' class="[^"]*"', "", opening)
-    opening = opening.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" ')
+    width, height = (float(size) + 2 * MARGIN for size in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)[0])
+    frame = f'viewBox="-{MARGIN} -{MARGIN} {width:g} {height:g}" width="{width:g}" height="{height:g}"'
+    opening = re.sub(r' class="[^"]*"', "", re.sub(r'viewBox="[^"]*"', frame, opening))
+    opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    ground = f'<rect x="-{MARGIN}" y="-{MARGIN}" width="{width:g}" height="{height:g}" fill="{colors["paper"]}"/>'
     return (
         f"{opening}><title>{escape(figure.title)}</title><desc>{escape(figure.caption)}</desc>"
-        f'<style>{written}</style><rect width="100%" height="100%" fill="{colors["paper"]}"/>{rest}\n'
+        f"<style>{written}</style>{ground}{rest}\n"
     )
 
 

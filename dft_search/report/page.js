@@ -89,7 +89,9 @@ const standalone = (figure) => {
   const style = document.getElementById("figure-style").textContent;
   const written = style.replace(/var\((--[\w-]+)\)/g, (_, name) => colors.getPropertyValue(name).trim());
   const svg = figure.querySelector("svg").cloneNode(true);
-  const { width, height } = svg.viewBox.baseVal;
+  const margin = 10;
+  const [width, height] = [svg.viewBox.baseVal.width + 2 * margin, svg.viewBox.baseVal.height + 2 * margin];
+  svg.setAttribute("viewBox", `${-margin} ${-margin} ${width} ${height}`);
   svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   svg.setAttribute("width", width);
   svg.setAttribute("height", height);
@@ -105,7 +107,7 @@ const standalone = (figure) => {
     element("title", figure.querySelector(".title").textContent),
     element("desc", figure.querySelector("figcaption").textContent),
     element("style", written),
-    element("rect", "", { width: "100%", height: "100%", fill: paper }),
+    element("rect", "", { x: -margin, y: -margin, width, height, fill: paper }),
   );
   return { text: new XMLSerializer().serializeToString(svg), width, height };
 };

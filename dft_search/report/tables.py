@@ -95,7 +95,7 @@ def _group(report: Mapping[str, Any], group: Mapping[str, Any], columns: Sequenc
             top = cell is not None and cell["mean"] == best[column["name"]]
             value = f' data-value="{cell["mean"]!r}"' if cell else ""
             cells.append(f'<td class="num"{value}>{f"<b>{text}</b>" if top else text}</td>')
-        terms = "".join(f'<td class="term">{escape(term_text(row, term))}</td>" for term in ("conversion", "thinking"))
+        terms = "".join(f'<td class="term">{escape(term_text(row, term))}</td>' for term in ("conversion", "thinking"))
         name, end = escape(method_title(report, row)) + _terms_below(row), f"<td>{escape(origin(row))}</td>"
         rows.append(f'<tr><th scope="row">{name}</th>{terms}{"".join(cells)}{end}</tr>')
     title = f'<tr><th scope="rowgroup" colspan="{width}">{escape(HEADINGS[group["part"]])}</th></tr>'

@@ -132,21 +132,27 @@ def test_a_trial_is_followed_by_key_and_by_pointer(browser: Browser, study: Path
         assert text.startswith(f"Trial {board[0]['trial']}: completed, dev ") and ", number 1." in text
         for key in board[0]["params"]:
             assert key.removeprefix("objective.").removeprefix("training.") in text
-        last = board[-1]["trial"]
-        place = page.evaluate(
-            f"""(() => {{
-              const line = document.querySelector('.way[data-trial="{last}"]');
-              line.scrollIntoView({{behavior: 'instant', block: 'center'}});
-              const point = line.getPointAtLength(line.getTotalLength() * 0.43).matrixTransform(line.getScreenCTM());
-              return [point.x + 0.5, point.y];
-            }})()"""
+        *place, other = page.evaluate(
+            """(() => {  // a place on a line that is clear of all others
+              document.querySelector('[data-name=parallel] svg').scrollIntoView({behavior: 'instant'});
+              const lines = [...document.querySelectorAll('.way')];
+              for (const line of lines.filter(one => !one.classList.contains('picked'))) {
+                for (let at = 0.05; at < 1; at += 0.01) {
+                  const point = line.getPointAtLength(line.getTotalLength() * at);
+                  if (lines.every(one => one === line || distance(one.points, point) > 3)) {
+                    const {x, y} = point.matrixTransform(line.getScreenCTM());
+                    return [x, y, +line.dataset.trial];
+                  }
+                }
+              }
+            })()"""
         )
         for kind in ("mousePressed", "mouseReleased"):
             about = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
             page.call("Input.dispatchMouseEvent", type=kind, **about)
-        assert page.evaluate(picked) == [last]
-        assert page.evaluate("document.querySelector('.picker select').value") == str(last)
-        assert page.evaluate(said).startswith(f"Trial {last}: ")
+        assert page.evaluate(picked) == [other]
+        assert page.evaluate("document.querySelector('.picker select').value") == str(other)
+        assert page.evaluate(said).startswith(f"Trial {other}: ")
         assert page.errors() == []
 
 
@@ -183,7 +189,7 @@ def test_everything_can_be_saved(browser: Browser, study: Path, tmp_path: Path, 
         ground = drawing.find("{http://www.w3.org/2000/svg}rect").get("fill")
         assert ground == ("#14171c" if dark else "#ffffff")
         picture = saved("parallel", "png", "parallel.png")
-        assert picture.startswith(b"\x89PNG") and struct.unpack(">I", picture[16:20])[0] == 3 * 380
+        assert picture.startswith(b"\x89PNG") and struct.unpack(">I", picture[16:20])[0] == 3 * 400
         rows = list(csv.reader(io.StringIO(saved("leaderboard", "csv", "leaderboard.csv").decode())))
         assert len(rows) == 25 and rows[1][3] == str(report["leaderboard"][0]["dev"]["score"])
         assert json.loads(saved("supervision", "json", "supervision.json")) == report["supervision"]
