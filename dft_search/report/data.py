@@ -169,14 +169,13 @@ def _layer_map(view: StudyView) -> dict[str, Any]:
                 "trials": [trial.number for trial in cells.get(pair, [])],
             }
         )
-    paper = (
-        dict(zip(("conversion", "thinking"), paper_layers(view.num_layers), strict=True)) if view.num_layers else None
-    )
+    pair = paper_layers(view.num_layers) if view.num_layers else (1, 2)
+    known = view.num_layers is not None and pair[1] <= view.num_layers
     return {
         "num_layers": view.num_layers,
         "metric": view.metric,
         "cells": entries,
-        "paper": paper,
+        "paper": {"conversion": pair[0], "thinking": pair[1]} if known else None,
         "surface": layer_surface(view),
     }
 

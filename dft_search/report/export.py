@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dft_search.config import Problem, RequestError
 from dft_search.config.files import write_text
 from dft_search.report.figures.svg import Figure
 from dft_search.report.sections import all_figures
@@ -25,7 +26,17 @@ def write_figures(report: Mapping[str, Any], folder: Path) -> list[Path]:
 
     Returns:
         the files.
+
+    Raises:
+        RequestError: the folder cannot be made or written.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = Problem(
+            f"cannot be made: {error.strerror}", file=str(folder), expected="a folder to write figures to"
+        )
+        raise RequestError(problem) from None
     texts: dict[str, str] = {}
     for figure in all_figures(report):
         texts[f"{figure.name}.svg"] = standalone(figure)
@@ -36,7 +47,6 @@ def write_figures(report: Mapping[str, Any], folder: Path) -> list[Path]:
     texts["supervision.csv"] = _csv(supervision_rows(report))
     for name in ("leaderboard", "supervision"):
         texts[f"{name}.json"] = _json(report[name])
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]

@@ -98,7 +98,7 @@ def _group(report: Mapping[str, Any], group: Mapping[str, Any], columns: Sequenc
         terms = "".join(f'<td class="term">{escape(term_text(row, term))}</td>' for term in ("conversion", "thinking"))
         name, end = escape(method_title(report, row)) + _terms_below(row), f"<td>{escape(origin(row))}</td>"
         rows.append(f'<tr><th scope="row">{name}</th>{terms}{"".join(cells)}{end}</tr>')
-    title = f'<tr><th scope="rowgroup" colspan="{width}">{escape(HEADINGS[group["part"]])}</th></tr>'
+    title = f'<tr><th scope="rowgroup" colspan="{width}"><span>{escape(HEADINGS[group["part"]])}</span></th></tr>'
     return f"<tbody>{title}{''.join(rows)}</tbody>"
 
 

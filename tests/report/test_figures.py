@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from dft_search.config import RequestError
 from dft_search.report import build_report, write_figures
 from dft_search.report.cost import slot_seconds
 from dft_search.report.export import palette
@@ -363,3 +364,18 @@ def test_a_thousand_trials_make_a_page_that_opens(tmp_path: Path) -> None:
     assert 250 < drawn <= 300 and f"Of 1000 trials {drawn} are drawn" in page
     assert "search: pruned at 25 % (665)" in page and "search: completed (335)" in page
     assert page.count("<tr", page.index('id="leaderboard"'), page.index('id="layers"')) == 1001
+
+
+def test_the_command_writes_figures_where_it_is_told(
+    paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dft_search.cli.report import run
+
+    run(f"{paper}/", figures=tmp_path / "figures", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert {Path(file) for file in told["files"]["figures"]} == set((tmp_path / "figures").iterdir())
+    run(f"{paper}/", figures=tmp_path / "figures")
+    assert f"files in {tmp_path / 'figures'}" in capsys.readouterr().out
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RequestError, match="cannot be made"):
+        run(f"{paper}/", figures=tmp_path / "taken")
