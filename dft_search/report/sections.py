@@ -133,6 +133,10 @@ WORDS = {
     "arm": "a recipe that was run again with fresh seeds beside the best ones, to be compared with them",
     "champion": "the recipe that was chosen on dev after it had been run again with fresh seeds",
     "rung": "a share of its rows after which a trial is scored and may be stopped early (pruned)",
+    "slot": "the processes and devices that train one trial at a time",
+    "p, Holm": "p is how often luck alone would make a gap as large; Holm's correction allows for comparing many arms",
+    "95 % interval": "a range that holds the true value in 95 of 100 such studies",
+    "FLOPs": "arithmetic operations, a measure of compute that does not depend on the machine",
     "points": "hundredths of the share of right answers",
 }
 
