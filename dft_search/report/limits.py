@@ -58,9 +58,8 @@ def _of_the_scores(view: StudyView, report: Mapping[str, Any], scale: Scale) -> 
             f"It cannot tell recipes apart here."
         )
     ranked = view.ranked
-    champion = report["champion"] or {}
-    if ranked and champion.get("test") and ranked[0].layers == (None, None) and ranked[0].number != champion["trial"]:
-        first = describe_objective(ranked[0].objective)
+    first = describe_objective(ranked[0].objective) if ranked else ""
+    if any(arm["label"] == first and not arm["candidate"] for arm in report["arms"].values()):
         yield (
             f"The search's best trial on dev is {first} (trial {ranked[0].number}), which stands among the arms: the "
             f"champion is the best of the other recipes."
@@ -78,7 +77,7 @@ def _of_the_scores(view: StudyView, report: Mapping[str, Any], scale: Scale) -> 
         noise = f", uncertain by {scale.gap(error)} (standard error) from these items alone" if error else ""
         yield (
             f"Dev scores on the leaderboard are one run each{items}{noise}; the seed adds to that, and the top one is "
-            f"the best of {len(ranked)}: expect it to be lower on another seed."
+            f"the best of {len(ranked)}: expect it to be {'lower' if view.maximize else 'higher'} on another seed."
         )
     elif len(ranked) == 1:
         yield "A single trial completed: there is nothing to compare it with."

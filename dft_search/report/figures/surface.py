@@ -14,7 +14,7 @@ from dft_search.report.figures.layers import (
     strength_of,
 )
 from dft_search.report.figures.svg import Figure, Svg
-from dft_search.report.wording import MISSING, Scale
+from dft_search.report.wording import Scale
 
 MANY = 150  # trials from which their dots are small
 
@@ -25,59 +25,72 @@ def smooth_map(report: Mapping[str, Any]) -> Figure | None:
     surface, depth = found["surface"], found["num_layers"]
     if not surface["points"]:
         return None
-    sign = 1 if report["study"]["maximize"] else -1
     side = max(SMALLEST, (WIDTH - LEFT - 8) / (depth + 1))
     extent = side * (depth + 1)
     svg = Svg(max(WIDTH, LEFT + extent + 8), TOP + extent + 44)
+    _draw_surface(svg, report, side)
+    _draw_trials(svg, report, side)
+    draw_axes(svg, side, depth, extent)
+    mark_paper(svg, found["paper"], side, depth)
+    sign = 1 if report["study"]["maximize"] else -1
+    best = max(surface["points"], key=lambda point: sign * point["mean"])
+    rows = [
+        (f"{p['conversion']:g}", f"{p['thinking']:g}", scale.number(p["mean"]), scale.number(p["sd"]))
+        for p in surface["points"]
+        if _is_whole(p)
+    ]
+    return Figure(
+        "The same scores smoothed",
+        svg.render(_label(best, scale), wide=svg.width > WIDTH),
+        _caption(report, best, scale),
+        ("conversion layer", "thinking layer", "smoothed score", "± (standard deviation)"),
+        rows,
+        name="surface",
+        source="layer_map",
+    )
 
-    def place(conversion: float, thinking: float) -> tuple[float, float]:
-        return LEFT + (thinking + 0.5) * side, TOP + (depth - conversion + 0.5) * side
 
-    rows = [row for row in report["leaderboard"] if row["rank"] is not None and None not in row["layers"].values()]
+def _draw_surface(svg: Svg, report: Mapping[str, Any], side: float) -> None:
+    """Squares whose strength means the same as on the map of the trials."""
+    found, scale = report["layer_map"], Scale(bool(report["study"]["points"]))
+    sign = 1 if report["study"]["maximize"] else -1
     values = [sign * cell["best"] for cell in found["cells"] if cell["best"] is not None]
-    low, high = min(values), max(values)  # the strength of color means the same as on the map of the trials
-    pixel = side * surface["step"]
-    for point in surface["points"]:
-        x, y = place(point["conversion"], point["thinking"])
-        strength = strength_of(min(max((sign * point["mean"] - low) / (high - low), 0.0), 1.0) if high > low else 0.5)
+    low, high = min(values), max(values)
+    pixel = side * found["surface"]["step"]
+    for point in found["surface"]["points"]:
+        x, y = _place(report, side, point["conversion"], point["thinking"])
+        share = min(max((sign * point["mean"] - low) / (high - low), 0.0), 1.0) if high > low else 0.5
         title = (
             f"conversion {point['conversion']:g}, thinking {point['thinking']:g}: {scale.number(point['mean'])} "
             f"± {scale.number(point['sd'])}"
         )
         svg.add(
             "rect",
-            title=title if surface["step"] == 1 or _is_whole(point) else "",
+            title=title if _is_whole(point) else "",
             x=x - pixel / 2,
             y=y - pixel / 2,
             width=pixel,
             height=pixel,
             class_="heat flat",
-            fill_opacity=round(strength, 3),
+            fill_opacity=round(strength_of(share), 3),
         )
+
+
+def _draw_trials(svg: Svg, report: Mapping[str, Any], side: float) -> None:
+    scale = Scale(bool(report["study"]["points"]))
+    rows = [row for row in report["leaderboard"] if row["rank"] is not None and None not in row["layers"].values()]
     radius = max(2.2, min(4.5, side / 8)) if len(rows) <= MANY else 1.3
     for row in rows:
-        x, y = place(row["layers"]["conversion"], row["layers"]["thinking"])
+        x, y = _place(report, side, row["layers"]["conversion"], row["layers"]["thinking"])
         dx, dy = _aside(row["trial"], side)
         title = f"trial {row['trial']}: {row['label']}, {scale.number(row['dev']['score'])}"
         first = " first" if row["trial"] == (report["champion"] or {}).get("trial") else ""
         svg.add("circle", title=title, cx=x + dx, cy=y + dy, r=radius, class_=f"trial{first}")
-    draw_axes(svg, side, depth, extent)
-    mark_paper(svg, found["paper"], side, depth)
-    best = max(surface["points"], key=lambda point: sign * point["mean"])
-    return Figure(
-        "The same scores smoothed",
-        svg.render(_label(best, scale), wide=svg.width > WIDTH),
-        _caption(surface, best, scale) + about_paper(found["paper"]),
-        ("conversion layer", "thinking layer", "smoothed score", "± (standard deviation)"),
-        [
-            (f"{p['conversion']:g}", f"{p['thinking']:g}", scale.number(p["mean"]), scale.number(p["sd"]))
-            for p in surface["points"]
-            if _is_whole(p)
-        ]
-        or [(MISSING,) * 4],
-        name="surface",
-        source="layer_map",
-    )
+
+
+def _place(report: Mapping[str, Any], side: float, conversion: float, thinking: float) -> tuple[float, float]:
+    """The middle of a pair's square."""
+    return LEFT + (thinking + 0.5) * side, TOP + (report["layer_map"]["num_layers"] - conversion + 0.5) * side
 
 
 def _is_whole(point: Mapping[str, Any]) -> bool:
@@ -97,16 +110,19 @@ def _label(best: Mapping[str, Any], scale: Scale) -> str:
     )
 
 
-def _caption(surface: Mapping[str, Any], best: Mapping[str, Any], scale: Scale) -> str:
+def _caption(report: Mapping[str, Any], best: Mapping[str, Any], scale: Scale) -> str:
+    surface, confirmed = report["layer_map"]["surface"], (report["champion"] or {}).get("test")
     means = [point["mean"] for point in surface["points"]]
     level = sum(abs(point["mean"] - best["mean"]) < 2 * best["sd"] for point in surface["points"])
     share, top = 100 * level / len(surface["points"]), scale.spread(best["mean"], best["sd"])
+    thick = "champion" if confirmed else "leader"
     return (
         f"A smooth surface (Gaussian process, fitted by maximum likelihood) through the {surface['trials']} completed "
         f"trials that use both layers, from {scale.brief(min(means))} to {scale.brief(max(means))}, in the colors of "
-        f"the map of the trials. Dots are those trials, the thick one is the leader. It is drawn only where "
-        f"trials are near enough to support it. It is best near conversion {best['conversion']:.1f} and thinking "
-        f"{best['thinking']:.1f}, {top} (the standard deviation of the surface); {share:.0f} % of the drawn area lies "
-        f"within two of these of the best, so within that area the best pair is not settled. A single trial scatters "
-        f"around the surface by {scale.brief(surface['noise'])}, as other settings and the seed differ too. "
+        f"the map of the trials. Dots are those trials, the thick one is the {thick} if it is among them. The surface "
+        f"is drawn only where trials are near enough to support it. It is best near conversion "
+        f"{best['conversion']:.1f} and thinking {best['thinking']:.1f}, {top} (the standard deviation of the "
+        f"surface); {share:.0f} % of the drawn area lies within two of these of the best, so within that area the best "
+        f"pair is not settled. A single trial scatters around the surface by {scale.brief(surface['noise'])}, as other "
+        f"settings and the seed differ too. {about_paper(report['layer_map']['paper'])}"
     )
