@@ -6,6 +6,7 @@ marginal likelihood on a small grid, the variance follows in closed form (Rasmus
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from dft_search.report.collect import StudyView
+from dft_search.report.collect import StudyView, TrialView
 
 MIN_TRIALS, MIN_PAIRS = 6, 4  # below these there is nothing to smooth
 SUPPORTED = 0.6  # of the surface's own deviation: a place that the trials leave less certain is not shown
@@ -43,8 +44,7 @@ def layer_surface(view: StudyView) -> dict[str, Any]:
         return _nothing("all of them have the same score", len(trials))
     depth = view.num_layers
     runs = _runs(places / depth, scores)
-    errors = [trial.dev[view.metric].stderr or 0.0 for trial in trials]
-    length, noise, variance = _fit(runs, float(np.mean(np.square(errors))))
+    length, noise, variance = _fit(runs, _item_noise(view, trials))
     step = 1.0 / max(1, min(4, FINENESS // depth))
     grid = _grid(places, depth, step)
     mean, deviation = _posterior(runs, grid / depth, length, noise)
@@ -63,6 +63,23 @@ def layer_surface(view: StudyView) -> dict[str, Any]:
         "trials": len(trials),
         "reason": None,
     }
+
+
+def _item_noise(view: StudyView, trials: Sequence[TrialView]) -> float:
+    """The variance that the choice of dev items gives to a trial's score beside those of the others.
+
+    All trials answer the same items, so what an item is worth to all of them drops out: left are the residuals of a
+    table trials x items without its row and column means. Where items were not kept it is a score's own error.
+    """
+    total = 0.0
+    for name in view.score_metrics:
+        answers = [trial.items.get(name) or [] for trial in trials]
+        if not answers[0] or len({len(one) for one in answers}) > 1:
+            return float(np.mean([(trial.dev[view.metric].stderr or 0.0) ** 2 for trial in trials]))
+        table = np.array(answers)
+        rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+        total += float((rest**2).sum()) / ((table.shape[0] - 1) * (table.shape[1] - 1) * table.shape[1])
+    return total / max(1, len(view.score_metrics)) ** 2
 
 
 def _grid(places: Array, depth: int, step: float) -> Array:
@@ -103,7 +120,7 @@ def _runs(places: Array, scores: Array) -> _Runs:
 
 def _fit(runs: _Runs, least: float) -> tuple[float, float, float]:
     """Length, noise and variance with the largest marginal likelihood, the mean estimated with them. The noise is not
-    below `least`, the variance that the items alone give a score, unless even the largest share of noise is."""
+    below `least`, what the items alone give (`_item_noise`), unless even the largest share of noise is."""
     total, distinct = runs.counts.sum(), len(runs.means)
     best = (-math.inf, LENGTHS[0], NOISES[0], 1.0)
     for length in LENGTHS:

@@ -30,10 +30,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 def view_of(pairs: list[tuple[int, int]], scores: list[float], depth: int = 12, stderr: float = 0.0) -> Any:
     """As much of a study as the surface reads."""
     trials = [
-        SimpleNamespace(layers=pair, dev={"score": SimpleNamespace(value=score, stderr=stderr)})
+        SimpleNamespace(layers=pair, items={}, dev={"score": SimpleNamespace(value=score, stderr=stderr)})
         for pair, score in zip(pairs, scores, strict=True)
     ]
-    return SimpleNamespace(ranked=trials, metric="score", num_layers=depth)
+    return SimpleNamespace(ranked=trials, metric="score", score_metrics=("score",), num_layers=depth)
 
 
 def world(count: int, noise: float, depth: int = 12) -> tuple[list[tuple[int, int]], list[float]]:
@@ -75,6 +75,20 @@ def test_the_surface_is_the_textbooks_one() -> None:
     variance = 1 - np.einsum("ij,jk,ik->i", cross, inverse, cross) + left**2 / (one @ inverse @ one)
     assert mean == pytest.approx(level + cross @ inverse @ (values - level))
     assert deviation == pytest.approx(np.sqrt(variance))
+
+
+def test_noise_that_all_trials_share_is_none_between_them() -> None:
+    """The same hard questions for everyone: only what differs between trials by item counts as noise."""
+    from dft_search.report.surface import _item_noise
+
+    rng = np.random.default_rng(2)
+    hard, own = rng.normal(0, 1.0, 200), 0.3 * rng.normal(0, 1.0, (20, 200))
+    view = view_of([(1, 2)] * 20, [0.0] * 20, stderr=1.0 / math.sqrt(200))
+    for trial, answers in zip(view.ranked, own, strict=True):
+        trial.items = {"score": list(hard + answers)}
+    assert _item_noise(view, view.ranked) == pytest.approx(0.09 / 200, rel=0.1)
+    view.ranked[3].items = {}
+    assert _item_noise(view, view.ranked) == pytest.approx(1.0 / 200)
 
 
 def test_the_surface_is_shown_only_where_trials_support_it() -> None:
