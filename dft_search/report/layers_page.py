@@ -1,13 +1,12 @@
 """A layers profile as one HTML file that asks nothing of any network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 from dft_search.report.figures.profile import Line, by_layer
-from dft_search.report.figures.svg import Figure
-from dft_search.report.html import figure_html
+from dft_search.report.markup import figures_html
 
 NUMBERED = 16  # a heat map with at most so many layers carries its numbers; the others tell them when pointed at
 STYLE = """
@@ -86,7 +85,7 @@ def _entropy(found: Mapping[str, Any]) -> str:
             f"Solid: {found['language']}, dashed: English. Bars: 95 % over resampled prompts."
         )
         figures.append(by_layer(f"Tokens: {tokens.replace('_', ' ')}", lines, found, caption))
-    return _block(figures)
+    return figures_html(figures, "")
 
 
 def _retrieval(found: Mapping[str, Any]) -> str:
@@ -104,7 +103,7 @@ def _retrieval(found: Mapping[str, Any]) -> str:
         found,
         "Mean cosine of the two prompts of a row (solid) and of different rows (dashed): only the gap means something.",
     )
-    return _block([accuracy, similarity])
+    return figures_html([accuracy, similarity], "")
 
 
 def _gradients(found: Mapping[str, Any]) -> str:
@@ -120,7 +119,7 @@ def _gradients(found: Mapping[str, Any]) -> str:
         f"zero it pulls where the goal lies. Plain training's own gradient has {own['cosine']:+.3f} "
         f"[{own['interval'][0]:+.3f} {own['interval'][1]:+.3f}]."
     )
-    return _block([by_layer("Gradient alignment", lines, found, caption)])
+    return figures_html([by_layer("Gradient alignment", lines, found, caption)], "")
 
 
 def _tokens(prompt: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -150,8 +149,3 @@ def _cell(value: float, most: float, numbered: bool) -> str:
     if not numbered:
         return f'<td{ink} style="--share:{share:.2f}" title="{text}" aria-label="{text}"></td>'
     return f'<td{ink} style="--share:{share:.2f}">{text}</td>'
-
-
-def _block(figures: Sequence[Figure]) -> str:
-    kind = "figures" if len(figures) > 1 else "figures solo"
-    return f'<div class="{kind}">{"".join(map(figure_html, figures))}</div>'

@@ -18,12 +18,13 @@ SURFACE = {
     "status": {"name", "--json"},
     "stop": {"name", "--discard", "--wait", "--no-wait"},
     "resume": {"name", "--confirm", "--no-confirm"},
-    "report": {"name", "--json"},
+    "report": {"name", "--figures", "--json"},
     "export": {"name", "--out", "--trial"},
     "verify": {"bundle", "--json"},
     "train": {"source", "--set"},
     "layers": {"file", "--out", "--rows", "--gradients", "--no-gradients", "--json", "--set"},
     "schema": {"kind"},
+    "data check": {"file", "--rows", "--json", "--set"},
     "data show": {"file", "--rows", "--json", "--set"},
 }
 

@@ -95,6 +95,7 @@ class Request:
         name: of the run.
         recipe: with layers as numbers.
         tracking: MLflow's URI as the file gives it, or None.
+        bundled_rows: fingerprint of the rows that the file, if it is a bundle, was made with.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Request:
     production: Production
     recipe: Recipe
     tracking: str | None
+    bundled_rows: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -135,7 +137,10 @@ def read_request(path: str, overrides: Iterable[str]) -> Request:
     name = (file.name or Path(path).stem).lower().replace("_", "-")
     check_name(name)
     tracking = document.data.get("study", {}).get("tracking") or {}
-    return Request(name, file.seed, file.slots, file.production, recipe, tracking.get("uri"))
+    bundled = (document.data.get("bundle") or {}).get("data") or {}
+    return Request(
+        name, file.seed, file.slots, file.production, recipe, tracking.get("uri"), bundled.get("fingerprint")
+    )
 
 
 def _run_file(document: Document) -> RunFile:

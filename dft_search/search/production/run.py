@@ -77,6 +77,8 @@ def _run(request: Request, uri: str, facts: dict[str, Any]) -> int:
     try:
         with RunProgress() as progress:
             progress.line(f"Training '{request.name}' with {request.workers.text} workers")
+            if request.bundled_rows not in (None, facts["data_fingerprint"]):
+                progress.line("note: the rows are not those that the bundle was made with")
             stopped = threading.Event()
 
             def stop() -> None:
