@@ -1,26 +1,30 @@
 """A layers profile as one HTML file that asks nothing of any network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from dft_search.report.figures.profile import Line, by_layer
-from dft_search.report.markup import figures_html
+from dft_search.report.figures.svg import Figure
+from dft_search.report.html import resource
+from dft_search.report.markup import scrolling
 
 NUMBERED = 16  # a heat map with at most so many layers carries its numbers; the others tell them when pointed at
+INKS = ((0.62, ""), (0.8, "between"), (1.01, "on"))  # up to which strength of color a number has which ink
 STYLE = """
 .tokens td, .tokens th { padding: .1rem .3rem; border: 0; font-size: .75rem; white-space: nowrap; }
 .tokens td { text-align: right; min-width: 1.1rem;
   background: color-mix(in srgb, var(--accent) calc(var(--share) * 100%), var(--paper)); }
 .tokens td.on { color: var(--on-accent); }
+.tokens td.between { color: var(--between); }
+nav a + a { margin-left: 1.1rem; }
 .tokens th.outside { color: var(--others); }
 """
 
 
 def render_layers(name: str, found: Mapping[str, Any]) -> str:
     """The page of what ``layers.json`` holds."""
-    style = (files("dft_search.report") / "page.css").read_text(encoding="utf-8") + STYLE
+    style = "".join(map(resource, ("palette.css", "page.css", "figure.css"))) + STYLE
     proposal = found["proposal"]
     title = f"Proposed layers: conversion i = {proposal['i']}, thinking j = {proposal['j']}"
     model = str(found["model"]).rstrip("/").rsplit("/", 1)[-1]
@@ -85,7 +89,7 @@ def _entropy(found: Mapping[str, Any]) -> str:
             f"Solid: {found['language']}, dashed: English. Bars: 95 % over resampled prompts."
         )
         figures.append(by_layer(f"Tokens: {tokens.replace('_', ' ')}", lines, found, caption))
-    return figures_html(figures, "")
+    return _figures(figures)
 
 
 def _retrieval(found: Mapping[str, Any]) -> str:
@@ -103,7 +107,7 @@ def _retrieval(found: Mapping[str, Any]) -> str:
         found,
         "Mean cosine of the two prompts of a row (solid) and of different rows (dashed): only the gap means something.",
     )
-    return figures_html([accuracy, similarity], "")
+    return _figures([accuracy, similarity])
 
 
 def _gradients(found: Mapping[str, Any]) -> str:
@@ -119,7 +123,7 @@ def _gradients(found: Mapping[str, Any]) -> str:
         f"zero it pulls where the goal lies. Plain training's own gradient has {own['cosine']:+.3f} "
         f"[{own['interval'][0]:+.3f} {own['interval'][1]:+.3f}]."
     )
-    return figures_html([by_layer("Gradient alignment", lines, found, caption)], "")
+    return _figures([by_layer("Gradient alignment", lines, found, caption)])
 
 
 def _tokens(prompt: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -142,9 +146,28 @@ def _tokens(prompt: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     )
 
 
+def _figures(figures: Sequence[Figure]) -> str:
+    """Figures side by side, each with its numbers as a table that opens. Unlike the report's they need no script."""
+    shown = []
+    for figure in figures:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in figure.head)
+        rows = "".join(
+            f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+            for row in figure.rows
+        )
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        shown.append(
+            f'<figure><p class="title">{escape(figure.title)}</p><div class="drawing">{figure.drawing}</div>'
+            f'<div class="about"><figcaption>{escape(figure.caption)}</figcaption><details><summary>Numbers</summary>'
+            f"{scrolling(f'Numbers: {figure.title}', table)}</details></div></figure>"
+        )
+    kind = "figures" if len(shown) > 1 else "figures solo"
+    return f'<div class="{kind}">{"".join(shown)}</div>'
+
+
 def _cell(value: float, most: float, numbered: bool) -> str:
     share = value / most
-    ink = ' class="on"' if share > 0.6 else ""
+    ink = next(f' class="{name}"' if name else "" for limit, name in INKS if share < limit)
     text = f"{value:.1f}"
     if not numbered:
         return f'<td{ink} style="--share:{share:.2f}" title="{text}" aria-label="{text}"></td>'
