@@ -17,7 +17,6 @@ STYLE = """
   background: color-mix(in srgb, var(--accent) calc(var(--share) * 100%), var(--paper)); }
 .tokens td.on { color: var(--on-accent); }
 .tokens td.between { color: var(--between); }
-nav a + a { margin-left: 1.1rem; }
 .tokens th.outside { color: var(--others); }
 """
 
@@ -33,7 +32,7 @@ def render_layers(name: str, found: Mapping[str, Any]) -> str:
     if found["gradients"]:
         sections.append(("gradients", "Gradients", _gradients(found)))
     sections.append(("tokens", "Token by token", "".join(_tokens(prompt, found) for prompt in found["tokens"])))
-    links = "".join(f'<a href="#{key}">{escape(text)}</a>' for key, text, _ in sections)
+    links = "".join(f'<li><a href="#{key}">{escape(text)}</a></li>' for key, text, _ in sections)
     body = "".join(
         f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(text)}</h2>{content}</section>'
         for key, text, content in sections
@@ -54,7 +53,7 @@ def render_layers(name: str, found: Mapping[str, Any]) -> str:
 <main id="main">
 <h1>{escape(title)}</h1>
 <ul>{"".join(f"<li>{escape(line)}</li>" for line in _stability(found))}</ul>
-<nav aria-label="Sections">{links}</nav>
+<nav aria-label="Sections"><ul>{links}</ul></nav>
 {body}
 </main>
 </body>
