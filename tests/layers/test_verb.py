@@ -85,8 +85,8 @@ def _check_page(text: str, found: dict) -> None:
     rules = {name for rule in re.findall(r"[^{}]+(?={)", style) for name in re.findall(r"\.([a-z]+)", rule)}
     drawn = {name for names in re.findall(r'class="([^"]*)"', text) for name in names.split()}
     assert drawn - {"about"} <= rules, "what is drawn has a look"
-    used, defined = (set(re.findall(pattern, style)) for pattern in (r"var\((--[a-z-]+)", r"(--[a-z-]+):"))
-    assert used <= defined | {"--share", "--q"}  # set by what is drawn
+    used, defined = (set(re.findall(pattern, style)) for pattern in (r"var\((--[a-z0-9-]+)", r"(--[a-z0-9-]+):"))
+    assert used <= defined | {"--share"}  # a cell's own
     assert all('aria-label="' in drawing for drawing in re.findall(r"<svg[^>]*>", text))
 
 
