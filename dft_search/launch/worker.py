@@ -17,6 +17,7 @@ from dft_search.evaluation.options import ScoringOptions
 from dft_search.evaluation.scorer import Scorer, Scores
 from dft_search.launch.clock import JobClock
 from dft_search.launch.job import Job, JobEnd, JobReport, what_fits
+from dft_search.launch.usage import Usage
 from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
 from dft_search.training.loop import Diverged, Run, run_training, score_untrained
@@ -139,14 +140,13 @@ class SlotReporter:
         self.scorer = _scorer(recipe.scoring)
         self.parts: dict[str, Scores] = {}
         self.checkpoint_folder: str | None = None
-        self.clock = JobClock()
+        self.clock, self.usage = JobClock(), Usage(session)
         self.step = 0
         self._stop = self._done = False
 
     def __enter__(self) -> "SlotReporter":
-        if self.session.rank == 0:
-            self._thread = threading.Thread(target=self._beat, daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,7 +155,9 @@ class SlotReporter:
     def _beat(self) -> None:
         event = threading.Event()
         while not self._done:
-            self._stop = ray.get(self.slot.heartbeat.remote(self.number, self.step))
+            self.usage.sample()
+            if self.session.rank == 0:
+                self._stop = ray.get(self.slot.heartbeat.remote(self.number, self.step))
             event.wait(HEARTBEAT_SECONDS)
 
     def score(self, live: LiveModel, fraction: float) -> Scores:
@@ -169,11 +171,12 @@ class SlotReporter:
         return self.parts[self.job.parts[0]]
 
     def report(self, report: Report) -> Decision:
-        """Rank 0 sends the report; every rank waits for the answer by RPC."""
+        """Rank 0 sends the report, with what all ranks have used; every rank waits for the answer by RPC."""
+        system = self.usage.taken()
         if self.session.rank == 0:
             parts = {part: _plain(scores) for part, scores in self.parts.items()}
             times = self.clock.reported()
-            message = JobReport(report.to_dict(), parts, checkpoint=self.checkpoint_folder, times=times)
+            message = JobReport(report.to_dict(), parts, checkpoint=self.checkpoint_folder, times=times, system=system)
             ray.get(self.slot.report.remote(self.number, message))
         return Decision(ray.get(self.slot.decision.remote(self.number, report.fraction)))
 

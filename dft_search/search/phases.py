@@ -12,9 +12,11 @@ from optuna.storages import BaseStorage
 
 from dft_search.config import InfrastructureError, Problem, RequestError
 from dft_search.config.background import repeated
+from dft_search.evaluation.options import Part
 from dft_search.search.asker import Asker
 from dft_search.search.baseline import score_base
 from dft_search.search.definition import Definition
+from dft_search.search.inputs import StudyInputs
 from dft_search.search.planning import most_slots, slot_spec
 from dft_search.search.progress import Progress
 from dft_search.search.searching import Searching
@@ -37,6 +39,7 @@ def run_phases(
     uri: str,
     facts: dict[str, Any],
     data: dict[str, Any],
+    inputs: StudyInputs,
     progress: Progress,
     *,
     confirm: bool,
@@ -49,6 +52,7 @@ def run_phases(
         uri: of MLflow.
         facts: params of every MLflow run.
         data: what ``study.json`` says about the rows.
+        inputs: what MLflow is told about rows and items.
         progress: shows what happens.
         confirm: whether the confirmation runs.
 
@@ -66,12 +70,12 @@ def run_phases(
     problems = check_uri(uri, nodes=len(room.nodes) + room.grows)
     if problems:
         raise RequestError(problems)
-    tracker, parent = _open_record(definition, folder, uri, facts, data)
+    tracker, parent = _open_record(definition, folder, uri, facts, data, inputs)
     storage = open_storage(options.database, folder.journal)
     asker = Asker(storage, options, definition.space, definition.fixed)
     _same_database(asker, folder)
     asker.enqueue_once(definition.first_points())
-    session = StudySession(definition, folder, tracker, parent, progress, facts)
+    session = StudySession(definition, folder, tracker, parent, progress, facts, inputs)
     searching = Searching(session, asker)
     session.close_open()
     phase = "failed"
@@ -104,7 +108,12 @@ def run_phases(
 
 
 def _open_record(
-    definition: Definition, folder: StudyFolder, uri: str, facts: dict[str, Any], data: dict[str, Any]
+    definition: Definition,
+    folder: StudyFolder,
+    uri: str,
+    facts: dict[str, Any],
+    data: dict[str, Any],
+    inputs: StudyInputs,
 ) -> tuple[Tracker, str]:
     """MLflow's writer and the study's parent run, a new one or an earlier session's; ``study.json`` knows both."""
     options = definition.options
@@ -117,6 +126,9 @@ def _open_record(
         told = {**facts, "trials": options.budget.trials}
         parent = tracker.start_parent(options.name, told, {"study": options.name}, parent)
         tracker.log_text(parent, folder.study_file.read_text(encoding="utf-8"), "study.yaml")
+        scoring = definition.recipe.scoring
+        parts: list[Part] = ["steer", "select", *(["test"] if scoring is not None and scoring.test else [])]  # type: ignore[list-item]
+        tracker.log_inputs(parent, [inputs.own, *inputs.items(definition.recipe, parts)])
     folder.update_state(
         name=options.name,
         created=state.get("created", time.time()),

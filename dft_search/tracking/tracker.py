@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dft_search.tracking import operations
+from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.operations import Operation, Point
+from dft_search.tracking.reach import Rejected, Unavailable
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.spill import Spill
-from dft_search.tracking.store import Rejected, Store, Unavailable
+from dft_search.tracking.store import Store
 from dft_search.tracking.uri import absolute_uri
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -58,6 +60,11 @@ class Tracker:
         """Writes that wait in the spill file."""
         return len(self._spill)
 
+    @property
+    def rejected(self) -> list[str]:
+        """The store's reasons for refusing writes, one for each."""
+        return [reason for _, reason in self._spill.rejected()]
+
     def start_parent(self, name: str, params: dict[str, Any], tags: dict[str, Any], run_id: str | None = None) -> str:
         """Begin the run of a study. Params are final, tags may change. Returns its id.
 
@@ -79,6 +86,11 @@ class Tracker:
     def log(self, run_id: str, metrics: list[Point], tags: dict[str, Any] | None = None) -> None:
         """One report: metrics as (key, value, step), and tags. One request, more only above 900 metrics."""
         self._write(operations.log(run_id, metrics, tags))
+
+    def log_inputs(self, run_id: str, data: list[DataInput]) -> None:
+        """Data sets that a run reads. Those that it has already are not added again."""
+        if data:
+            self._write(operations.inputs(run_id, data))
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """A small text as artifact ``path``; secrets are masked."""
@@ -108,6 +120,11 @@ class Tracker:
             self._asleep_until = 0.0
             self._replay(None)
             return before - self.pending
+
+    def requeue_rejected(self) -> int:
+        """Let ``replay`` try again what the store has refused, but for states of runs. Returns how many writes."""
+        with self._lock:
+            return self._spill.requeue_rejected()
 
     def close(self) -> int:
         """Try once more to send what waits. Returns how many writes stay in the spill file."""

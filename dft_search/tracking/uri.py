@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -71,12 +72,17 @@ def check_uri(uri: str, nodes: int = 1, *, job: bool = False) -> list[Problem]:
 
 
 def absolute_uri(uri: str) -> str:
-    """``uri`` with a relative path made absolute, so that it means the same from every folder."""
+    """``uri`` with a relative path made absolute, so that it means the same from every folder.
+
+    Of PostgreSQL's two clients the one that is installed is named: SQLAlchemy alone would look for the older one.
+    """
     match = _SQLITE_RELATIVE.match(uri)
     if match and not match.group("path").startswith(":"):
         return f"{match.group('head')}{Path(match.group('path')).absolute()}"
     if _scheme(uri) == "":
         return Path(uri).expanduser().absolute().as_uri()
+    if uri.startswith("postgresql://") and find_spec("psycopg2") is None and find_spec("psycopg") is not None:
+        return uri.replace("postgresql://", "postgresql+psycopg://", 1)
     return uri
 
 
