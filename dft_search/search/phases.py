@@ -26,7 +26,7 @@ from dft_search.search.study_folder import StudyFolder, studies_folder
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.tracker import Tracker
-from dft_search.tracking.uri import check_uri, ui_command
+from dft_search.tracking.uri import check_uri, runs_page, ui_command
 
 POLL_SECONDS = 0.5
 TICK_SECONDS = 10.0  # between two looks at the clock of a phase
@@ -255,6 +255,7 @@ def _finish_report(folder: StudyFolder, tracker: Tracker, parent: str, phase: st
         verdict=report["verdict"],
         report=folder.path / "report.html",
         command=ui_command(uri),
+        page=runs_page(uri, tracker.experiment_id) if tracker.experiment_id and uri != "databricks" else None,
         resume=go_on(folder) if phase != "finished" else None,
     )
 

@@ -112,7 +112,7 @@ class StudySession:
             **({"arm": record.arm} if record.arm else {}),
         }
         read = self._inputs(recipe, parts, untrained)
-        params = {**record.params, **self.facts, "method": recipe.method}
+        params = {**record.params, **self.facts, "method": recipe.method, "batch_rows": recipe.training.batch_rows}
         if read and not untrained:
             params["data_fingerprint"] = read[0].digest  # of a control: not that of the study
         name = record.name if record.arm is None else f"{record.name} {record.arm}"

@@ -116,6 +116,12 @@ def ui_command(uri: str, port: int = 5000) -> str:
     return f"{shlex.quote(program)} ui --backend-store-uri {store} --host 127.0.0.1 --port {port}"
 
 
+def runs_page(uri: str, experiment_id: str, port: int = 5000) -> str:
+    """Address of the page with an experiment's runs: MLflow's own first page is about language model traces."""
+    server = mask(uri).rstrip("/") if _scheme(uri) in ("http", "https") else f"http://127.0.0.1:{port}"
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+
 def _scheme(uri: str) -> str:
     """The scheme without its driver: ``postgresql+psycopg://`` is ``postgresql``; empty for a plain path."""
     if uri == "databricks":

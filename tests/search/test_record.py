@@ -8,16 +8,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pytest
 
 from dft_search.config.document import to_yaml
+from dft_search.search.asker import Asker
 from dft_search.search.control import stop
+from dft_search.search.definition import load_study
 from dft_search.search.doctor import doctor
 from dft_search.search.run import resume, search
 from dft_search.search.study_folder import StudyFolder, TrialRecord, study_path
+from dft_search.tracking.uri import runs_page
+from tests.browser import Page, running_browser
 from tests.mlflow_server import Server
 from tests.search.disturbed import processes
 from tests.search.small import study, write_world
@@ -25,11 +31,12 @@ from tests.search.small import study, write_world
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 STEPS = 100
-ROWS = 8192  # of a micro-batch: too many for the memory that is left to the workers
+DRAWN = 6  # the number of the trial that is not given: one that is given is never pruned
+HUGE = 200_000  # rank of an adapter: too much for the memory that is left to the workers
 OUTCOMES = {0: "completed", 1: "diverged", 2: "out_of_memory", 3: "failed", 4: "abandoned", 5: "interrupted"}
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "diverged": "FAILED", "out_of_memory": "FAILED"}
 STATUS |= {"failed": "FAILED", "abandoned": "KILLED", "interrupted": "KILLED"}
-RATE, BATCH, MICRO = "training.optimizer.learning_rate", "training.batch_rows", "training.micro_batch_rows"
+RATE, RANK = "training.optimizer.learning_rate", "training.trainable.lora.rank"
 FACTS = {"model", "method", "language", "workers", "batch_rows", "data_fingerprint"}
 
 
@@ -65,7 +72,9 @@ def home(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 def write_study(world: Path, name: str, steps: int, space: dict[str, Any] | None = None, **changes: Any) -> str:
     data = study(world, name=name, **changes)
     data["recipe"]["training"]["length"] = {"steps": steps}
-    data["space"] = space or data["space"]
+    if space is not None:
+        data["space"] = space
+        data["recipe"]["training"]["trainable"] = {"lora": {"rank": 4}}
     path = world / f"{name}.yaml"
     path.write_text(to_yaml(data))
     return str(path)
@@ -159,14 +168,25 @@ def nothing_is_missing_or_doubled(server: Server, folder: StudyFolder) -> int:
 @pytest.fixture(scope="module")
 def seen(ray_cluster: None, server: Server, world: Path, home: Path) -> dict[str, dict[str, Any]]:
     """The study of all outcomes, run to its end. What the server said of it when it was stopped, by run name."""
-    huge = {"when": {RATE: 1e30}}  # such a trial diverges at its first step, if it comes to that
-    space = {RATE: {"choice": [1e-3, 3e-3, 1e30]}, "objective.thinking.supervision": {"choice": ["logits", "none"]}}
-    space |= {BATCH: {"choice": [8, ROWS], **huge}, MICRO: {"choice": [4, ROWS // 2], **huge}}
-    usual, diverging = {RATE: 3e-3}, {RATE: 1e30, BATCH: 8, MICRO: 4}
-    points = [usual, diverging, {RATE: 1e30, BATCH: ROWS, MICRO: ROWS // 2}, usual, usual, usual]
-    confirm = {"top": 1, "seeds": 1, "arms": ["tft"], "tuning_trials": 2}
-    options = {"budget": {"trials": 8}, "first_points": points, "confirm": confirm, "sampler": "random"}
-    file = write_study(world, "all", STEPS, space, **options)
+    space = {
+        RATE: {"choice": [7e-6, 8e-6, 9e-6, 1e-5, 1e-2, 1e30]},
+        "objective.thinking.supervision": {"choice": ["logits", "none"]},
+    }
+    space[RANK] = {"choice": [4, HUGE]}
+    usual = {RATE: 1e-5, RANK: 4}  # which changes next to nothing, and that is best here
+    points = [usual, {**usual, RATE: 1e30}, {**usual, RANK: HUGE}]
+    points += [{**usual, RATE: rate} for rate in (9e-6, 8e-6, 7e-6)]  # equal ones would be given once
+    options = {"budget": {"trials": DRAWN}, "first_points": points, "sampler": "random"}
+    options["confirm"] = {"top": 1, "seeds": 1, "arms": ["thinking_at_top"]}
+    for seed in range(100):  # until what is drawn in the end has no chance against the others
+        file = write_study(world, "all", STEPS, space, seed=seed, **options)
+        with TemporaryDirectory() as scratch:
+            definition = load_study(file)
+            asker = Asker(Path(scratch) / "journal", definition.options, definition.space, definition.fixed)
+            asker.enqueue_once(definition.first_points())
+            drawn = asker.preview(DRAWN + 1)[DRAWN]
+        if (drawn[RATE], drawn[RANK]) == (1e-2, 4):
+            break
     folder = StudyFolder(home / "studies" / "all")
     (folder.trial(3) / "checkpoints").parent.mkdir(parents=True)
     (folder.trial(3) / "checkpoints").write_text("a file where the checkpoints should go")
@@ -228,7 +248,7 @@ def test_names_are_as_documented(seen, server):
             kept = {"loss/total", "loss/generation", "dev/score", "budget_fraction", "perf/tokens_per_s"}
             assert kept | {"perf/memory_gb", "system/cpu_percent", "system/memory_gb"} <= run["metrics"]
     phases = {record.phase for record in folder.read_trials()}
-    assert phases == {"search", "baseline", "confirm"}
+    assert phases == {"search", "confirm"}
 
 
 def _text(value: Any) -> str:
@@ -252,7 +272,7 @@ def test_data_sets_are_inputs(seen, server):
         assert inputs["training"]["digest"] == fingerprint and inputs["training"]["name"] == "rows"
         assert json.loads(inputs["training"]["profile"]) == {"num_rows": 24}
         assert json.loads(inputs["training"]["source"]) == {"uri": "${DFT_SEARCH_FILES}/rows.jsonl"}
-        parts = {"search": {"steer"}, "baseline": {"steer"}, "confirm": {"select", "test"}}
+        parts = {"search": {"steer"}, "confirm": {"select", "test"}}
         phase = run["tags"].get("phase")
         assert set(inputs) == {"training"} | parts.get(phase, {"steer", "select", "test"}), name
         assert {inputs[part]["name"] for part in inputs if part != "training"} == {"tiny_questions"}
@@ -262,6 +282,51 @@ def test_data_sets_are_inputs(seen, server):
 def test_a_healthy_study_has_no_trouble(seen):
     found = doctor("all")
     assert found["healthy"], found
+
+
+# ------------------------------------------------------------------------------------------- in a browser
+
+LINKS = "[...document.querySelectorAll('[role=row] a[href*=\"/runs/\"]')]"
+
+
+@pytest.fixture(scope="module")
+def page(seen: dict[str, Any]) -> Iterator[Page]:
+    with running_browser() as browser, browser.page(1600, 900) as page:
+        yield page
+
+
+def shown(page: Page, server: Server, filter: str) -> list[str]:
+    """Names of the runs that the page of the study lists, its nested ones unfolded; the parent comes first."""
+    page.open("about:blank")
+    page.open(runs_page(server.uri, server.experiment("all")) + "&searchFilter=" + quote(filter))
+    page.wait_for("document.body.innerText.includes('matching run')")
+    page.click(f"{LINKS}[0].closest('[role=gridcell]').querySelector('button')")
+    page.wait_for(f"{LINKS}.length > 1")
+    time.sleep(1)
+    return page.evaluate(f"{LINKS}.map(link => link.innerText.trim())")
+
+
+def test_the_page_filters_by_outcome(page, server, tmp_path):
+    records = {record.trial: record for record in StudyFolder(study_path("all")).read_trials()}
+    for outcome in ("pruned", "failed"):
+        wanted = [record.name for record in records.values() if record.outcome == outcome]
+        assert wanted and sorted(shown(page, server, f"tags.outcome = '{outcome}'")) == sorted(["all", *wanted])
+    page.screenshot(tmp_path / "filtered.png")
+
+
+def test_the_page_nests_children_and_compares_two(page, server, tmp_path):
+    found = shown(page, server, "")
+    names = [run["info"]["run_name"] for run in server.runs(server.experiment("all"))]
+    assert found[0] == "all" and sorted(found) == sorted(names)
+    page.screenshot(tmp_path / "nested.png")
+    for name in ("t0000", "t0005"):
+        row = f"[...document.querySelectorAll('[role=row]')].find(row => row.innerText.includes('{name}')"
+        page.click(f"{row} && row.querySelector('input[type=checkbox]')).querySelector('input[type=checkbox]')")
+    page.click("[...document.querySelectorAll('button')].find(button => button.innerText.trim() === 'Compare')")
+    page.wait_for("document.body.innerText.includes('Comparing 2 Runs')")
+    text = page.wait_for("document.body.innerText.includes('dev/score') && document.body.innerText")
+    page.screenshot(tmp_path / "compared.png")
+    assert all(word in text for word in ("t0000", "t0005", RATE, "1e-05", "7e-06"))
 
 
 # ------------------------------------------------------------------------------------------- a server that goes away
