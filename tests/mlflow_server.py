@@ -39,6 +39,9 @@ class Server:
         command += ["--artifacts-destination", str(self.folder / "artifacts"), "--allowed-hosts", "127.0.0.1:*"]
         command += ["--app-name", "basic-auth"] if self.login else []
         environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_AI_GATEWAY": "false"}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = (
+            "false"  # its processes take a busy machine a minute to start
+        )
         environment = {key: value for key, value in environment.items() if not key.startswith("MLFLOW_TRACKING_")}
         if self.login:
             environment |= {"MLFLOW_FLASK_SERVER_SECRET_KEY": "tests", "MLFLOW_AUTH_ADMIN_USERNAME": self.login[0]}

@@ -45,15 +45,15 @@ class Store:
         self._client: MlflowClient | None = None
         self._held: dict[str, _Held] = {}  # of the runs that are open here
 
-    def probe(self) -> None:
+    def probe(self, seconds: int = PROBE_SECONDS) -> None:
         """Ask something cheap.
 
         Raises:
-            Unavailable: no answer within seconds.
+            Unavailable: no answer within ``seconds``.
             Refused: an answer that the credentials are wrong.
             Rejected: there is no client for such a store.
         """
-        with translated(), limits(PROBE_SECONDS):
+        with translated(), limits(seconds):
             self.client.search_experiments(max_results=1)
 
     def perform(self, operation: Operation, *, again: bool) -> str:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from dft_search.tracking import operations
 from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.operations import Operation, Point
-from dft_search.tracking.reach import Rejected, Unavailable
+from dft_search.tracking.reach import PROBE_SECONDS, Rejected, Unavailable
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.spill import Spill
-from dft_search.tracking.store import Store
+from dft_search.tracking.store import REQUEST_SECONDS, Store
 from dft_search.tracking.uri import absolute_uri
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -185,7 +185,7 @@ class Tracker:
             return
         began, sent = time.monotonic(), 0
         try:
-            self._store.probe()
+            self._store.probe(PROBE_SECONDS if seconds is not None else REQUEST_SECONDS)  # in the end we have time
             for operation in waiting:
                 if seconds is not None and time.monotonic() - began > seconds:
                     break

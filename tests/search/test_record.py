@@ -16,11 +16,13 @@ import psutil
 import pytest
 
 from dft_search.config.document import to_yaml
+from dft_search.launch.job import Job, JobReport
 from dft_search.search.asker import Asker
 from dft_search.search.control import stop
 from dft_search.search.definition import load_study
 from dft_search.search.doctor import doctor
 from dft_search.search.run import resume, search
+from dft_search.search.session import StudySession
 from dft_search.search.study_folder import StudyFolder, TrialRecord, study_path
 from dft_search.tracking.uri import runs_page
 from tests.browser import Page, running_browser
@@ -300,6 +302,8 @@ def shown(page: Page, server: Server, filter: str) -> list[str]:
     page.open("about:blank")
     page.open(runs_page(server.uri, server.experiment("all")) + "&searchFilter=" + quote(filter))
     page.wait_for("document.body.innerText.includes('matching run')")
+    page.wait_for(f"{LINKS}.length > 0")
+    time.sleep(1)  # it draws its rows more than once
     page.click(f"{LINKS}[0].closest('[role=gridcell]').querySelector('button')")
     page.wait_for(f"{LINKS}.length > 1")
     time.sleep(1)
@@ -332,15 +336,27 @@ def test_the_page_nests_children_and_compares_two(page, server, tmp_path):
 # ------------------------------------------------------------------------------------------- a server that goes away
 
 
-def test_a_server_that_is_killed_half_way(ray_cluster, server, world, home):
-    folder = StudyFolder(home / "studies" / "outage")
-    options = {"budget": {"trials": 5}, "scheduler": "none"}
-    file = write_study(world, "outage", 40, **options)
-    hands = [during(runs_now(folder, 1), server.kill), during(runs_now(folder, 3), server.start)]
+def test_a_server_that_is_killed_half_way(ray_cluster, server, world, home, monkeypatch):
+    """Killed as the second trial reports, started again before the fourth begins."""
+    folder, begin, on_report = StudyFolder(home / "studies" / "outage"), StudySession.begin, StudySession.on_report
+    waiting = []
+
+    def killing(session: StudySession, trial: int, told: JobReport) -> None:
+        if trial == 1 and told.report["fraction"] < 1:
+            server.kill()
+        on_report(session, trial, told)
+
+    def starting(session: StudySession, record: TrialRecord, *arguments: Any, **options: Any) -> Job:
+        if record.trial == 3:
+            waiting.append(session.tracker.pending)
+            server.start()
+        return begin(session, record, *arguments, **options)
+
+    monkeypatch.setattr(StudySession, "on_report", killing)
+    monkeypatch.setattr(StudySession, "begin", starting)
+    file = write_study(world, "outage", 40, budget={"trials": 5}, scheduler="none")
     assert search(file, name=None, resume=False, confirm=False, overrides=[]) == 0
-    for hand in hands:
-        hand.join(60)
-    assert {record.outcome for record in folder.read_trials()} == {"completed"}
+    assert {record.outcome for record in folder.read_trials()} == {"completed"} and waiting[0] > 5
     assert not (folder.path / "spill.jsonl").exists()
     assert nothing_is_missing_or_doubled(server, folder) > 5 * 40 * 5
     assert doctor("outage")["healthy"]
