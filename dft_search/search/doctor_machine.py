@@ -72,12 +72,14 @@ def check_threads() -> list[Finding]:
 def check_cluster() -> list[Finding]:
     """Whether the Ray cluster of RAY_ADDRESS lets us in, and what it has."""
     from dft_search.launch.cluster import survey
-    from dft_search.launch.connect import ADDRESS, connected
+    from dft_search.launch.connect import ADDRESS, connected, is_answered
 
     address = os.environ.get(ADDRESS)
     if not address:
         return [ok("ray", "RAY_ADDRESS is not set: studies start a Ray of their own on this machine")]
     try:
+        if not is_answered(address):
+            raise InfrastructureError(f"nobody answers at {address}")
         with connected():
             room = survey()
     except InfrastructureError as error:

@@ -248,9 +248,8 @@ def _finish_report(folder: StudyFolder, tracker: Tracker, parent: str, phase: st
     tracker.end(parent, "FINISHED" if phase == "finished" else "KILLED" if phase == "interrupted" else "FAILED")
     left = tracker.close()
     if left:
-        progress.line(
-            f"{left} writes to MLflow wait in {folder.path / 'spill.jsonl'}; they are sent on the next resume"
-        )
+        name = go_on(folder).rpartition(" ")[2]
+        progress.line(f"{left} writes wait for MLflow; dft-search doctor {name} --fix sends them once it answers")
     progress.closing(
         verdict=report["verdict"],
         report=folder.path / "report.html",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dft_search.config import InfrastructureError
-from dft_search.tracking.reach import Refused, Rejected, Unavailable, limits, translated
+from dft_search.tracking.reach import Refused, Rejected, Unavailable, limits, reason, translated
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.store import REQUEST_SECONDS, RUN_KEY, Store
 from dft_search.tracking.uri import DATABASES, absolute_uri, sqlite_file
@@ -53,9 +53,9 @@ def check_access(uri: str) -> str | None:
     except Refused as error:
         raise InfrastructureError(_refusal(uri, error)) from error
     except Rejected as error:
-        raise InfrastructureError(f"MLflow at {mask(uri)} cannot be used: {_line(error)}") from error
+        raise InfrastructureError(f"MLflow at {mask(uri)} cannot be used: {reason(error)}") from error
     except Unavailable as error:
-        return _line(error)
+        return reason(error)
     return None
 
 
@@ -114,7 +114,7 @@ def _told(uri: str) -> Iterator[None]:
     except Refused as error:
         raise InfrastructureError(_refusal(uri, error)) from error
     except (Unavailable, Rejected) as error:
-        raise InfrastructureError(f"MLflow at {mask(uri)} does not answer as it should: {_line(error)}") from error
+        raise InfrastructureError(f"MLflow at {mask(uri)} does not answer as it should: {reason(error)}") from error
 
 
 def _change_nothing(uri: str) -> None:
@@ -132,10 +132,4 @@ def _refusal(uri: str, error: Exception) -> str:
         ways = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
     else:
         ways = "the user or the password in its URL is wrong"
-    return f"MLflow at {where} refuses the credentials: {ways} ({_line(error)})"
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says, without secrets and not too long."""
-    text = mask(str(error)).strip()
-    return (text.splitlines()[0] if text else type(error).__name__)[:300]
+    return f"MLflow at {where} refuses the credentials: {ways} ({reason(error)})"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from dft_search.tracking.secrets import mask
 from dft_search.tracking.uri import DATABASES, sqlite_file
 
 PROBE_SECONDS = 3  # is anybody there?
@@ -25,6 +26,15 @@ _NO_ACCESS = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
 _NO_LOGIN = re.compile(r"password authentication failed|no password supplied|access denied for user|login failed", re.I)
 
 
+_CAUSES = {
+    "NewConnectionError": "the connection is refused",
+    "NameResolutionError": "there is no such host",
+    "ConnectTimeoutError": "no answer in time",
+    "ReadTimeoutError": "no answer in time",
+    "SSLError": "its certificate is not trusted",
+}
+
+
 class Rejected(Exception):
     """The store answered, and will never take this operation."""
 
@@ -35,6 +45,15 @@ class Unavailable(Exception):
 
 class Refused(Unavailable):
     """The store does not know these credentials, or does not allow them what was asked. Somebody may change that."""
+
+
+def reason(error: Exception) -> str:
+    """What an error of a store comes down to: one line without secrets, not too long."""
+    text = mask(str(error)).strip()
+    for name, words in _CAUSES.items():
+        if f"{name}(" in text:
+            return words
+    return (text.splitlines()[0] if text else type(error).__name__)[:300]
 
 
 def check_reachable(uri: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from dft_search.tracking import operations
 from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.operations import Operation, Point
-from dft_search.tracking.reach import PROBE_SECONDS, Rejected, Unavailable
+from dft_search.tracking.reach import PROBE_SECONDS, Rejected, Unavailable, reason
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.spill import Spill
 from dft_search.tracking.store import REQUEST_SECONDS, Store
@@ -132,8 +132,7 @@ class Tracker:
             if self.pending:
                 self.replay()
             if self.pending:
-                message = "%d writes to MLflow wait in %s; they are sent when the study goes on"
-                logger.warning(message, self.pending, self._spill.path)
+                logger.warning("%d writes to MLflow wait in %s", self.pending, self._spill.path)
             return self.pending
 
     def _create(
@@ -204,10 +203,9 @@ class Tracker:
 
     def _fall_asleep(self, error: Exception) -> None:
         if not self._rest:
-            reason = mask(str(error).splitlines()[0] if str(error) else type(error).__name__)
             logger.warning(
                 "MLflow at %s does not answer (%s); the record is kept in %s and sent later",
-                mask(self.uri), reason[:300], self._spill.path,
+                mask(self.uri), reason(error), self._spill.path,
             )  # fmt: skip
         self._rest = min(max(2 * self._rest, FIRST_REST), LONGEST_REST)
         self._asleep_until = time.monotonic() + self._rest
@@ -218,9 +216,8 @@ class Tracker:
         self._rest = self._asleep_until = 0.0
 
     def _set_aside(self, operation: Operation, error: Exception) -> None:
-        reason = mask(str(error))
-        self._spill.reject(operation, reason)
-        logger.warning("MLflow refused to %s run %s: %s", operation.kind, operation.run, reason.splitlines()[0][:300])
+        self._spill.reject(operation, mask(str(error)))
+        logger.warning("MLflow refused to %s run %s: %s", operation.kind, operation.run, reason(error))
 
     def _allowed(self, path: Path, size: int) -> bool:
         """The allow-list of artifacts."""

@@ -182,6 +182,7 @@ def test_the_machine_line_by_line(home, monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "0")
     monkeypatch.setenv("DFT_SEARCH_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:geheim@127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port()}")
     monkeypatch.setattr(doctor_machine, "LEAST_DISK", 1e30)
     result = CliRunner().invoke(app, ["doctor", "--json"])
     found = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
@@ -190,11 +191,11 @@ def test_the_machine_line_by_line(home, monkeypatch, tmp_path):
         "versions": "ok",
         "home": "trouble",
         "threads": "trouble",
-        "ray": "ok",
+        "ray": "trouble",
         "mlflow": "trouble",
         "data": "trouble",
     }
-    assert all(found[check]["advice"] for check in ("home", "threads", "mlflow", "data"))
+    assert all(found[check]["advice"] for check in ("home", "threads", "ray", "mlflow", "data"))
 
 
 def test_a_machine_without_trouble(home, monkeypatch):
