@@ -24,6 +24,7 @@ SURFACE = {
     "train": {"source", "--set"},
     "doctor": {"name", "--fix", "--json"},
     "schema": {"kind"},
+    "data check": {"file", "--rows", "--json", "--set"},
     "data show": {"file", "--rows", "--json", "--set"},
 }
 
