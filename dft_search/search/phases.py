@@ -224,6 +224,7 @@ def _leave(session: StudySession, phase: str, uri: str) -> None:
     folder, tracker = session.folder, session.tracker
     try:
         session.close_open()
+        session.learn_run_ids()
         folder.update_state(state=phase)
         _finish_report(folder, tracker, session.parent, phase, session.watcher, uri)
     except (OSError, InfrastructureError):

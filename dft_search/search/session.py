@@ -242,6 +242,20 @@ class StudySession:
             if record.outcome == RUNNING:
                 self.on_end(record.trial, JobEnd(Outcome.INTERRUPTED.value))
 
+    def learn_run_ids(self) -> None:
+        """Send what waits; then the ids that MLflow has given to runs take the place of local ones."""
+        if self.tracker.pending:
+            self.tracker.replay()
+        for record in self.records.values():
+            known = self.tracker.resolve(record.mlflow_run_id) if record.mlflow_run_id else None
+            if known != record.mlflow_run_id:
+                record.mlflow_run_id = known
+                self.folder.write_trial(record)
+        told = {**self.folder.read_state().get("mlflow", {}), "run_id": self.tracker.resolve(self.parent)}
+        self.folder.update_state(
+            mlflow={**told, "experiment_id": self.tracker.experiment_id or told.get("experiment_id")}
+        )
+
     def fail(self, reason: str) -> None:
         """End the session for a reason that lies in the infrastructure. Trials that run stop at their next step."""
         self.trouble = self.trouble or reason
