@@ -22,6 +22,7 @@ SURFACE = {
     "export": {"name", "--out", "--trial"},
     "verify": {"bundle", "--json"},
     "train": {"source", "--set"},
+    "doctor": {"name", "--fix", "--json"},
     "schema": {"kind"},
     "data check": {"file", "--rows", "--json", "--set"},
     "data show": {"file", "--rows", "--json", "--set"},
