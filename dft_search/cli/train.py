@@ -14,9 +14,10 @@ def run(
 ) -> int:
     """Train one recipe at full scale.
 
-    It is scored on test at the end. Slots say where it runs, as in a study: --set slots.workers=8.
+    It is scored on dev on the way and on test at the end. With two bounds the group of workers grows and shrinks with
+    the cluster; the global batch stays. An interrupted run goes on when the same command is given again.
 
-    Example: dft-search train winner --set recipe.training.batch_rows=256
+    Example: dft-search train winner --set 'slots.workers=[4, 16]' --set production.dev_every=0.05
     """
     path = source if Path(source).is_dir() else study_file(source)
     from dft_search.bundle.read import bundle_file

@@ -52,18 +52,15 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     Raises:
         RequestError: a file, column or value is wrong, or no row is left.
     """
-    fields = {str(name): column for name, column in (options.fields or {}).items()}
     used = {"english", "english_rows"} - options.unused(method)
     method = "dft" if "english_rows" in used else method  # both sides must be there
     rows: list[Row] = []
     dropped: Counter[str] = Counter()
-    for index, entry in enumerate(options.files):
-        for row in _read_entry(entry, f"{KEY}.files[{index}]", fields, method):
-            reason = row if isinstance(row, str) else _unusable(row[0], row[1])
-            if reason is not None:
-                dropped[reason] += 1
-            elif not isinstance(row, str):
-                rows.append(row[0])
+    for row, reason in scan_rows(options, method=method):
+        if reason is not None:
+            dropped[reason] += 1
+        elif row is not None:
+            rows.append(row)
     if not rows:
         counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
         message = "no usable row" + (f"; dropped: {counts}" if counts else "")
@@ -71,6 +68,18 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     if used:
         rows = shuffle_english(rows) if "english" in used else add_english_rows(rows)
     return Rows(rows, dict(dropped), fingerprint(rows))
+
+
+def scan_rows(options: TrainOptions, *, method: str) -> Iterator[tuple[Row | None, str | None]]:
+    """Every row of the files, with the reason why it cannot be used, if any; of a row without partner the reason alone.
+
+    Raises:
+        RequestError: a file, column or value is wrong.
+    """
+    fields = {str(name): column for name, column in (options.fields or {}).items()}
+    for index, entry in enumerate(options.files):
+        for row in _read_entry(entry, f"{KEY}.files[{index}]", fields, method):
+            yield (None, row) if isinstance(row, str) else (row[0], _unusable(row[0], row[1]))
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

@@ -13,7 +13,8 @@ class SlotSpec:
     """Shape of a slot.
 
     Attributes:
-        workers: FSDP2 ranks.
+        workers: FSDP2 ranks; of a group that may grow and shrink, the fewest.
+        most_workers: of a group that may grow and shrink, the most; None: always ``workers``.
         gpus_per_worker: 0 or 1.
         cpus_per_worker: logical CPUs, and threads of each rank on a CPU slot.
         folder: scratch folder of the Ray Train run.
@@ -25,6 +26,7 @@ class SlotSpec:
     cpus_per_worker: int
     folder: str
     halve: bool = False
+    most_workers: int | None = None
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -48,6 +50,9 @@ class Job:
         parts: parts of the items that a report scores; ``test`` only in confirmation and production.
         keep_model: folder for the trained weights at the end, or None.
         untrained: score the base model as it is, without a step.
+        live: its steps are told as they come (``Slot.progress``), not with reports alone.
+        background: checkpoints are written beside the steps.
+        checkpoint_seconds: longest time between two checkpoints.
     """
 
     trial: int
@@ -61,6 +66,9 @@ class Job:
     keep_model: str | None = None
     micro_batch_rows: int | None = None
     untrained: bool = False
+    live: bool = False
+    background: bool = False
+    checkpoint_seconds: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,31 @@ class JobReport:
     end: JobEnd | None = None
     checkpoint: str | None = None
     times: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What rank 0 of a running job tells twice a second.
+
+    Attributes:
+        step: optimizer steps done.
+        total: that the run has, 0 as long as it is not known.
+        saved: step of its newest complete checkpoint.
+        records: ``training.reporter.StepRecord`` as dicts, of the steps since the last beat; of live jobs alone.
+    """
+
+    step: int = 0
+    total: int = 0
+    saved: int = 0
+    records: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The answer to a beat: whether the job should stop with a checkpoint; number of the last wish for one."""
+
+    stop: bool = False
+    save: int = 0
 
 
 def what_fits(rows: int | None) -> str:

@@ -8,14 +8,14 @@ configurations take internal callbacks beside the public ones for such purposes.
 
 from typing import Any
 
-import ray
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
+
+from dft_search.launch.memory_watch import MemoryWatch
 
 
 class PlacedTrainer(TorchTrainer):
@@ -34,24 +34,18 @@ class PlacedTrainer(TorchTrainer):
         callbacks = super()._create_default_callbacks()
         # the cleaner would give our place back when a controller dies
         callbacks = [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback)]
-        return [*callbacks, _InPlace(self.place, self.slot)]
+        return [*callbacks, _InPlace(self.place), MemoryWatch(self.slot)]
 
 
-class _InPlace(ControllerCallback, WorkerGroupCallback):
-    """Runs in the controller's process: makes it use the place, and passes on why a worker was ended."""
+class _InPlace(ControllerCallback):
+    """Runs in the controller's process, and makes it use the place."""
 
-    def __init__(self, place: Any, slot: Any):
-        self.place, self.slot = place, slot
+    def __init__(self, place: Any):
+        self.place = place
 
     def after_controller_start(self, train_run_context: Any) -> None:
         _PlacedGroup.place = self.place  # a controller has its process to itself
         TrainController.worker_group_cls = _PlacedGroup
-
-    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        for error in worker_group_status.errors.values():
-            cause = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
-            if isinstance(cause, ray.exceptions.OutOfMemoryError):
-                self.slot.out_of_memory.remote(str(cause))
 
 
 class _PlacedGroup(WorkerGroup):

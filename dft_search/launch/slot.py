@@ -9,6 +9,8 @@ ran out of memory is tried again with half the rows in a micro-batch. All groups
 """
 
 import asyncio
+import contextlib
+import functools
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -16,10 +18,12 @@ from typing import Any
 
 import ray
 
-from dft_search.launch.job import LOST, Job, JobEnd, JobReport, SlotSpec, what_fits
+from dft_search.launch.job import LOST, Beat, Job, JobEnd, JobReport, SlotSpec, Wish, what_fits
 
 LOST_SECONDS = 900.0  # a group that could not be placed again within this time is given up
-MAX_ATTEMPTS = 4  # a job whose workers die this often is at fault itself
+MAX_ATTEMPTS = 4  # a job whose workers die this often without getting further is at fault itself
+SILENT_SECONDS = 30.0  # without a heartbeat: workers that are gone
+RESIZE_SECONDS = 30.0  # between two looks at the room for more workers
 
 
 def _enter(config: dict[str, Any]) -> None:
@@ -39,14 +43,25 @@ class _Active:
     decisions: dict[float, str] = field(default_factory=dict)  # by fraction of the budget
     attempts: int = 1
     step: int = 0
+    total: int = 0
+    saved: int = 0  # step of its newest complete checkpoint
+    began: int = 0  # the same when the present attempt began
+    records: list[dict[str, Any]] = field(default_factory=list)  # of steps, that nobody asked for yet
     end: JobEnd | None = None
     too_many: int | None = None  # rows of the last micro-batch that did not fit
 
 
 class Slot:
-    """The actor. Driver side: submit, next_report, decide, state, request_stop, close. The rest is for its workers."""
+    """The actor. Driver side: submit, next_report, decide, progress, state, request_stop, close. The rest is for its
+    workers and their Ray Train run.
 
-    def __init__(self, spec: SlotSpec, name: str, place: Any):
+    Args:
+        spec: shape of its group.
+        name: for Ray Train and messages.
+        place: the placement group to work in; None: Ray Train finds room, for as many workers as there is room for.
+    """
+
+    def __init__(self, spec: SlotSpec, name: str, place: Any = None):
         self.spec, self.name, self.place = spec, name, place
         self.changed = asyncio.Condition()
         self.active: _Active | None = None
@@ -55,6 +70,9 @@ class Slot:
         self.generation, self.broken = 0, False
         self.group: int | None = None  # drawn by the ranks of the present generation
         self.present: set[int] = set()
+        self.world_size = 0  # of the present generation
+        self.room = 0  # workers that Ray Train has found room for
+        self.saves = 0  # wishes for a checkpoint so far
         self.heard = time.monotonic()  # last sign of life of the workers, or of a job given to them
         self.stopping = self.closed = False
         self.dead: str | None = None
@@ -68,7 +86,8 @@ class Slot:
         """Start the worker group; returns at once."""
         self.handle = ray.get_runtime_context().current_actor
         self.thread.start()
-        self.watch = asyncio.create_task(self._watch())
+        if self.place is not None:  # else Ray Train may wait for room as long as it takes
+            self.watch = asyncio.create_task(self._watch())
 
     def _run(self) -> None:
         """Thread: one Ray Train run for the slot's whole life."""
@@ -83,17 +102,19 @@ class Slot:
         import ray.train  # slow: it loads torch, which the other processes around a slot need not wait for
         from ray.train.torch import TorchConfig
 
+        from dft_search.launch.elastic import ElasticTrainer
         from dft_search.launch.place import PlacedTrainer
 
         spec = self.spec
         threads = str(spec.cpus_per_worker)
-        trainer = PlacedTrainer(
-            self.place,
+        trainer_class = ElasticTrainer if self.place is None else functools.partial(PlacedTrainer, self.place)
+        trainer = trainer_class(
             self.handle,
             _enter,
             train_loop_config={"slot": self.handle},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=spec.workers,
+                num_workers=(spec.workers, spec.most_workers) if spec.most_workers else spec.workers,
+                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
                 use_gpu=spec.gpus_per_worker > 0,
                 resources_per_worker=spec.bundle,
             ),
@@ -143,6 +164,10 @@ class Slot:
             "trial": active.job.trial if active and running else None,
             "step": active.step if active and running else 0,
             "workers": len(self.present),
+            "world_size": self.world_size,
+            "room": self.room,
+            "silent": time.monotonic() - self.heard,
+            "total": active.total if active else 0,
             "generation": self.generation,
             "phases": dict(self.phases),
             "pids": dict(self.pids),
@@ -169,6 +194,12 @@ class Slot:
             await self.changed.wait_for(lambda: len(active.reports) > index)
             return active.reports[index]
 
+    async def progress(self, number: int) -> list[dict[str, Any]]:
+        """Records of a live job's steps since this was last asked; a restarted group tells some again."""
+        active = self._job(number)
+        told, active.records = active.records, []
+        return told
+
     async def decide(self, number: int, fraction: float, decision: str) -> None:
         """Answer the report at ``fraction``: ``go_on`` or ``stop``."""
         async with self.changed:
@@ -181,20 +212,21 @@ class Slot:
         return self.active
 
     # -------------------------------------------------------------------------------------- worker side
-    async def hello(self, group: int, rank: int, pid: int) -> int:
+    async def hello(self, group: int, rank: int, pid: int, world_size: int) -> int:
         """A rank of a new or restarted group reports; returns the number of its generation.
 
         Args:
             group: a number that its ranks have agreed on, different for every group.
+            world_size: how many they are.
         """
         async with self.changed:
             self.heard = time.monotonic()
             if group != self.group:
-                self.group = group
+                self.group, self.world_size = group, world_size
                 self._new_generation()
             self.present.add(rank)
             self.pids[rank] = pid
-            if len(self.present) == self.spec.workers:
+            if len(self.present) == world_size:
                 self.phases.setdefault("workers", time.time())
             self.changed.notify_all()
             return self.generation
@@ -204,9 +236,12 @@ class Slot:
         self.present, self.broken = set(), False
         active = self.active
         if active is not None and active.end is None and self.taken:
-            active.attempts += 1
+            further = active.saved > active.began
+            active.attempts = 1 if further else active.attempts + 1
+            active.began = active.saved
             if active.attempts > MAX_ATTEMPTS:
-                self._finish(active, JobEnd("failed", f"its workers died {MAX_ATTEMPTS} times"))
+                reason = f"its workers died {MAX_ATTEMPTS} times without getting further than step {active.saved}"
+                self._finish(active, JobEnd("failed", reason))
 
     async def next_job(self, generation: int, rank: int) -> tuple[int, Job] | None:
         """Wait for a job that this rank has not run yet; None when the slot closes or the group is given up."""
@@ -225,14 +260,19 @@ class Slot:
             self.taken.add((generation, rank))
             return self.active.number, self.active.job
 
-    async def heartbeat(self, number: int, step: int) -> bool:
-        """Rank 0 tells its step; the answer is whether the job should stop with a checkpoint."""
+    async def heartbeat(self, number: int, beat: Beat) -> Wish:
+        """Rank 0 tells how far it is; the answer is what it should do beside its steps."""
         self.heard = time.monotonic()
-        if self.active is not None and self.active.number == number:
-            self.active.step = step
-            if step > 0:
+        active = self.active
+        if active is not None and active.number == number:
+            active.step, active.total = beat.step, beat.total
+            active.records += beat.records
+            if beat.step > 0:
                 self.phases.setdefault("first_step", time.time())
-        return self.stopping
+            async with self.changed:
+                active.saved = max(active.saved, beat.saved)
+                self.changed.notify_all()
+        return Wish(self.stopping, self.saves)
 
     async def report(self, number: int, report: JobReport) -> None:
         """Rank 0 reports. A rung that was reported before the workers died is not told twice."""
@@ -272,6 +312,10 @@ class Slot:
         active.too_many, active.attempts = rows, 0
         active.job = replace(active.job, micro_batch_rows=rows // 2)
 
+    async def placed(self, workers: int) -> None:
+        """Ray Train has found room for so many workers, which start now; or, with 0, takes them away."""
+        self.room = workers
+
     async def out_of_memory(self, reason: str) -> None:
         """Ray's memory monitor ended a worker."""
         active = self.active
@@ -281,6 +325,24 @@ class Slot:
         known = rows if isinstance(rows, int) else None
         message = f"Ray ended a worker because its node ran out of memory: {reason.strip().splitlines()[0]}"
         await self.finish(active.number, JobEnd("out_of_memory", f"{message}; {what_fits(known)}", known))
+
+    async def save_now(self, seconds: float) -> bool:
+        """Have the running job write a checkpoint; returns, within ``seconds``, whether there is one of this moment.
+
+        Does not wait for workers that have fallen silent.
+        """
+        active = self.active
+        if active is None or active.end is not None or active.step == 0:
+            return True
+        step, deadline = active.step, time.monotonic() + seconds
+        self.saves += 1
+        while active.saved < step and active.end is None:
+            if time.monotonic() > min(deadline, self.heard + SILENT_SECONDS):
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with self.changed:
+                    await asyncio.wait_for(self.changed.wait(), 1.0)
+        return True
 
     async def give_up(self, generation: int) -> None:
         """A rank of this generation failed: its group takes no further job, Ray Train replaces it."""

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import traceback
+from collections import deque
 from typing import Any
 
 import ray
@@ -16,14 +17,14 @@ from dft_search.config import InfrastructureError
 from dft_search.evaluation.options import ScoringOptions
 from dft_search.evaluation.scorer import Scorer, Scores
 from dft_search.launch.clock import JobClock
-from dft_search.launch.job import Job, JobEnd, JobReport, what_fits
+from dft_search.launch.job import Beat, Job, JobEnd, JobReport, Wish, what_fits
 from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
 from dft_search.training.loop import Diverged, Run, run_training, score_untrained
 from dft_search.training.micro import OutOfMemory, is_out_of_memory
 from dft_search.training.places import remove
 from dft_search.training.recipe import Recipe
-from dft_search.training.reporter import Decision, Report
+from dft_search.training.reporter import Decision, Report, StepRecord
 from dft_search.training.session import Session
 from dft_search.training.workspace import Workspace
 
@@ -37,7 +38,7 @@ def slot_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     session, workspace = Session.from_environment(), Workspace()
     group = session.agree(random.getrandbits(62))  # collective: no rank says hello before all are there
-    generation = ray.get(slot.hello.remote(group, rank, os.getpid()))
+    generation = ray.get(slot.hello.remote(group, rank, os.getpid(), session.world_size))
     while True:
         work = ray.get(slot.next_job.remote(generation, rank))
         if work is None:
@@ -103,7 +104,15 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
         raise RuntimeError(
             f"{job.name}: this rank resolves the recipe to {recipe.hash}, the driver to {job.recipe_hash}"
         )
-    run = Run(job.name, job.seed, job.folder, job.rungs, micro_batch_rows=job.micro_batch_rows)
+    run = Run(
+        job.name,
+        job.seed,
+        job.folder,
+        job.rungs,
+        checkpoint_seconds=job.checkpoint_seconds,
+        background=job.background,
+        micro_batch_rows=job.micro_batch_rows,
+    )
     with SlotReporter(slot, number, job, recipe, session) as reporter:
         if job.untrained:
             score_untrained(recipe, run, reporter, session, workspace)
@@ -140,8 +149,10 @@ class SlotReporter:
         self.parts: dict[str, Scores] = {}
         self.checkpoint_folder: str | None = None
         self.clock = JobClock()
-        self.step = 0
-        self._stop = self._done = False
+        self.step = self.total = self.saved = 0
+        self.records: deque[StepRecord] = deque()  # not told yet
+        self.wish, self.served = Wish(), 0
+        self._done = threading.Event()
 
     def __enter__(self) -> "SlotReporter":
         if self.session.rank == 0:
@@ -150,13 +161,20 @@ class SlotReporter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._done = True
+        self._done.set()
+        if self.job.live and self.session.rank == 0:
+            self._thread.join()
+            self._tell()  # what came after the last beat
 
     def _beat(self) -> None:
-        event = threading.Event()
-        while not self._done:
-            self._stop = ray.get(self.slot.heartbeat.remote(self.number, self.step))
-            event.wait(HEARTBEAT_SECONDS)
+        while not self._done.is_set():
+            self._tell()
+            self._done.wait(HEARTBEAT_SECONDS)
+
+    def _tell(self) -> None:
+        records = tuple(dataclasses.asdict(self.records.popleft()) for _ in range(len(self.records)))
+        beat = Beat(self.step, self.total, self.saved, records)
+        self.wish = ray.get(self.slot.heartbeat.remote(self.number, beat))
 
     def score(self, live: LiveModel, fraction: float) -> Scores:
         """Score the job's parts, test at the end alone; the first part is what the report carries."""
@@ -179,13 +197,28 @@ class SlotReporter:
 
     def checkpoint(self, step: int, folder: str) -> None:
         """Remember the newest complete checkpoint for the next report."""
-        self.checkpoint_folder = folder
+        self.checkpoint_folder, self.saved = folder, step
+
+    def begun(self, step: int, total: int) -> None:
+        """Remember where the run starts, for the next beat."""
+        self.step, self.total = step, total
+
+    def stepped(self, record: StepRecord) -> None:
+        """Keep a step of a live job for the next beat."""
+        self.step = record.step
+        if self.job.live:
+            self.records.append(record)
 
     def stop_requested(self, step: int) -> bool:
         """Whether the slot asked for a stop at its last heartbeat."""
         self.clock.begin("steps")
         self.step = step
-        return self._stop
+        return self.wish.stop
+
+    def save_requested(self, step: int) -> bool:
+        """Whether the slot wished for a checkpoint at its last heartbeat, once for every wish."""
+        wanted, self.served = self.wish.save > self.served, self.wish.save
+        return wanted
 
 
 def _plain(scores: Scores) -> dict[str, Any]:

@@ -87,27 +87,21 @@ def _write_state(checkpoint: Path, state: dict[str, Any]) -> None:
     draft.rename(checkpoint / STATE)
 
 
-def save(
-    place: str | Path,
-    step: int,
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    session: Session,
-) -> str:
+def write(place: str | Path, step: int, tensors: dict[str, Any], state: dict[str, Any], session: Session) -> str:
     """Write the checkpoint of ``step``, publish it, remove older ones. Collective; every rank must see a folder.
 
     A checkpoint of this step that already lies there has the same tensors: only its state is replaced.
 
     Args:
         place: a folder or a URL.
+        tensors: as ``tensors`` gives them, or a copy.
 
     Raises:
         InfrastructureError: a rank does not see the folder, or the URL cannot be reached. A rank on which the upload
             fails raises; the others notice when it leaves.
     """
     if is_remote(place):
-        return _save_away(str(place), step, model, optimizer, state, session)
+        return _write_away(str(place), step, tensors, state, session)
     final = Path(at_step(place, step))
     draft = final.with_name(f".{final.name}.writing")
     if not session.agree(int(final.is_dir())):
@@ -116,7 +110,7 @@ def save(
             draft.mkdir(parents=True)
         session.barrier()
         _seen_by_all(draft, session)
-        _write_tensors(draft, model, optimizer, session)
+        _write_tensors(draft, tensors, session)
         session.barrier()
         if session.rank == 0:
             write_state(draft, state)
@@ -130,20 +124,13 @@ def save(
     return str(final)
 
 
-def _save_away(
-    url: str,
-    step: int,
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    session: Session,
-) -> str:
-    """``save`` at a URL. Collective."""
+def _write_away(url: str, step: int, tensors: dict[str, Any], state: dict[str, Any], session: Session) -> str:
+    """``write`` at a URL. Collective."""
     final = at_step(url, step)
     there = session.rank == 0 and read_bytes(join(final, STATE)) is not None
     if not session.agree(int(there)):
         with TemporaryDirectory(prefix="dft-search-") as scratch:
-            _write_tensors(Path(scratch), model, optimizer, session)
+            _write_tensors(Path(scratch), tensors, session)
             for file in Path(scratch).iterdir():
                 upload(file, join(final, file.name))
         session.barrier()
@@ -167,19 +154,22 @@ def load(checkpoint: str | Path, model: PreTrainedModel, optimizer: torch.optim.
         session.barrier()
 
 
-def _write_tensors(folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, session: Session) -> None:
+def _write_tensors(folder: Path, tensors: dict[str, Any], session: Session) -> None:
     with _quiet():
-        tensors = _tensors(model, optimizer)
         dcp.save(tensors, checkpoint_id=folder, process_group=session.control, no_dist=session.control is None)
 
 
 def _read_tensors(folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, session: Session) -> None:
     with _quiet():
-        tensors = _tensors(model, optimizer)
-        dcp.load(tensors, checkpoint_id=folder, process_group=session.control, no_dist=session.control is None)
+        dcp.load(
+            tensors(model, optimizer),
+            checkpoint_id=folder,
+            process_group=session.control,
+            no_dist=session.control is None,
+        )
 
 
-def _tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def tensors(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Trainable parameters and their optimizer state by parameter name, sharing memory with both.
 
     The learning rate is no part of it: the schedule gives it at every step.

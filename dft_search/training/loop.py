@@ -13,6 +13,7 @@ from dft_search.training import base, checkpoints
 from dft_search.training.micro import OutOfMemory, is_out_of_memory, micro_batch_rows
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Decision, Report, Reporter, StepRecord
+from dft_search.training.saver import Saver
 from dft_search.training.schedule import rung_steps, total_steps
 from dft_search.training.seeds import derive
 from dft_search.training.session import Session
@@ -32,6 +33,7 @@ class Run:
         folder: for its checkpoints, or a URL; every rank must see it. A complete checkpoint there is gone on from.
         rungs: fractions of the budget, below 1, at which to report. 1.0 is always reported.
         checkpoint_seconds: longest time between two checkpoints.
+        background: write checkpoints beside the steps, from a copy in main memory.
         steps_limit: stop after so many steps, unscored and without a checkpoint (replays).
         micro_batch_rows: rows of a micro-batch in place of what the recipe says or leaves to choice.
     """
@@ -41,6 +43,7 @@ class Run:
     folder: str
     rungs: list[float]
     checkpoint_seconds: float = 300.0
+    background: bool = False
     steps_limit: int | None = None
     micro_batch_rows: int | None = None
 
@@ -101,6 +104,7 @@ class _Progress:
             device=session.device,
         )
         self.stepper = Stepper(recipe, built, data, session, seed=run.seed, total=self.total, micro_rows=rows)
+        self.saver = Saver(run.folder, built.model, self.stepper.optimizer, session, background=run.background)
         self.base = _base_fingerprint(recipe, built)
         self.step = 0
         self.tokens = 0
@@ -110,10 +114,15 @@ class _Progress:
         self.unsent: Report | None = None  # written with the last checkpoint, maybe never delivered
         self.seconds = 0.0
         self.started = self.saved = time.monotonic()
+        self.saving: int | None = None  # step of a checkpoint that was not told of yet
 
     def go(self) -> RunEnd:
         """Steps and reports until the end."""
         self._resume()
+        self.reporter.begun(self.step, self.total)
+        if self.session.rank == 0:
+            for record in self.history:  # of an earlier process, which may have died before it told them
+                self.reporter.stepped(record)
         last = self.total if self.run.steps_limit is None else min(self.total, self.run.steps_limit)
         while True:
             if self._report_due() is Decision.STOP:
@@ -125,8 +134,10 @@ class _Progress:
                 return self._end("stopped")
             prepared = self.stepper.prepare(self.step, self._flags())
             stop, save = prepared.flags
-            if (stop or save) and self.step > 0:
+            if stop and self.step > 0:
                 self._save()
+            elif save and self.step > 0:
+                self._begin_save()
             if stop:
                 return self._end("interrupted")
             self._advance(prepared)
@@ -144,6 +155,8 @@ class _Progress:
         self.tokens += prepared.tokens
         self.flops += prepared.flops
         self.history.append(record)
+        if self.session.rank == 0:
+            self.reporter.stepped(record)
 
     def _report_due(self) -> Decision:
         """Score, save and report every rung that this step has reached and that was not reported yet."""
@@ -153,6 +166,8 @@ class _Progress:
             if self.unsent is not None and self.unsent.fraction == fraction:
                 report = self.unsent
             else:
+                if self.run.background and scores is None:
+                    self._begin_save()  # it is written while the model is scored
                 scores = scores or self.reporter.score(self.built.live, fraction)
                 report = self._report(fraction, scores.values, scores.items)
             self.unsent = report
@@ -171,14 +186,17 @@ class _Progress:
 
     def _flags(self) -> tuple[bool, bool]:
         """Stop, save: rank 0's word on both."""
+        self._tell_written()
         if self.session.rank != 0:
             return False, False
-        return self.reporter.stop_requested(self.step), time.monotonic() - self.saved >= self.run.checkpoint_seconds
+        due = time.monotonic() - self.saved >= self.run.checkpoint_seconds
+        return self.reporter.stop_requested(self.step), due or self.reporter.save_requested(self.step)
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.started
 
     def _end(self, outcome: Literal["completed", "stopped", "interrupted"]) -> RunEnd:
+        self._finish_save()
         return RunEnd(outcome, self.step, self.step / self.total)
 
     def _state(self) -> dict[str, Any]:
@@ -199,11 +217,26 @@ class _Progress:
         }
 
     def _save(self) -> None:
-        model, optimizer = self.built.model, self.stepper.optimizer
-        folder = checkpoints.save(self.run.folder, self.step, model, optimizer, self._state(), self.session)
+        """Write a checkpoint of this step and wait for it."""
+        self._begin_save()
+        self._finish_save()
+
+    def _begin_save(self) -> None:
+        self._finish_save()
+        self.saver.begin(self.step, self._state())
         self.saved = time.monotonic()
-        if self.session.rank == 0:
-            self.reporter.checkpoint(self.step, folder)
+        self.saving = self.step
+
+    def _finish_save(self) -> None:
+        self.saver.finish()
+        self._tell_written()
+
+    def _tell_written(self) -> None:
+        """Tell of a checkpoint once it is complete; raise what went wrong with it."""
+        if self.saver.written() and self.saving is not None:
+            if self.session.rank == 0:
+                self.reporter.checkpoint(self.saving, checkpoints.at_step(self.run.folder, self.saving))
+            self.saving = None
 
     def _note(self) -> None:
         """Tell the checkpoint of this step that its report was delivered."""

@@ -2,33 +2,22 @@
 
 import tempfile
 
-from dft_search.evaluation.scores import Scores
-from dft_search.models.live import LiveModel
 from dft_search.training.loop import Run, run_training
 from dft_search.training.recipe import Recipe
-from dft_search.training.reporter import Decision, Report, StepRecord
+from dft_search.training.reporter import Decision, Report, SilentReporter, StepRecord
 from dft_search.training.session import Session
 from dft_search.training.workspace import Workspace
 
 
-class _Recorder:
+class _Recorder(SilentReporter):
     """A reporter that keeps step records."""
 
     def __init__(self) -> None:
         self.history: list[StepRecord] = []
 
-    def score(self, live: LiveModel, fraction: float) -> Scores:
-        return Scores({}, {})
-
     def report(self, report: Report) -> Decision:
         self.history += report.history
         return Decision.GO_ON
-
-    def checkpoint(self, step: int, folder: str) -> None:
-        return None
-
-    def stop_requested(self, step: int) -> bool:
-        return False
 
 
 def replay(recipe: Recipe, seed: int, steps: int, session: Session, workspace: Workspace) -> list[StepRecord]:

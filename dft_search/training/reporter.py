@@ -15,7 +15,8 @@ class StepRecord:
     """Metrics of one optimizer step (``step`` counts from 1), summed over ranks where that has a meaning.
 
     Keys: ``loss/total``, ``loss/TERM``, ``learning_rate``, ``grad_norm`` (before clipping), ``perf/tokens_per_s``,
-    ``perf/memory_gb`` (rank 0's peak).
+    ``perf/memory_gb`` (rank 0's peak), and on GPUs whose peak is known ``perf/mfu`` (share of it that the step's FLOPs
+    took).
     """
 
     step: int
@@ -82,5 +83,43 @@ class Reporter(Protocol):
     def checkpoint(self, step: int, folder: str) -> None:
         """Rank 0 only: a complete checkpoint of ``step`` now lies in ``folder``."""
 
+    def begun(self, step: int, total: int) -> None:
+        """Called on every rank before the first step: where the run starts or goes on, and how many steps it has."""
+
+    def stepped(self, record: StepRecord) -> None:
+        """Rank 0 only, after every step: must not block. A run that goes on begins with those since its last report."""
+
     def stop_requested(self, step: int) -> bool:
         """Rank 0 only, before every step: must not block."""
+
+    def save_requested(self, step: int) -> bool:
+        """Rank 0 only, before every step: whether a checkpoint is wanted now. Must not block."""
+
+
+class SilentReporter:
+    """Neither scores, nor tells, nor stops: what reporters build on that do some of it."""
+
+    def score(self, live: "LiveModel", fraction: float) -> Scores:
+        """No scores."""
+        return Scores({}, {})
+
+    def report(self, report: Report) -> Decision:
+        """Never stop."""
+        return Decision.GO_ON
+
+    def checkpoint(self, step: int, folder: str) -> None:
+        """Nobody needs to know."""
+
+    def begun(self, step: int, total: int) -> None:
+        """Nobody needs to know."""
+
+    def stepped(self, record: StepRecord) -> None:
+        """Nobody needs to know."""
+
+    def stop_requested(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def save_requested(self, step: int) -> bool:
+        """Never."""
+        return False

@@ -1,7 +1,7 @@
 """Who takes part in a run: rank, world size, device, and the small agreements between ranks."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -25,6 +25,7 @@ class Session:
     device: torch.device
     control: dist.ProcessGroup | None = None
     _mesh: DeviceMesh | None = field(default=None, repr=False)
+    _apart: Self | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, device: torch.device | None = None) -> Self:
@@ -55,6 +56,13 @@ class Session:
                 dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
             self._mesh = init_device_mesh(self.device.type, (self.world_size,))
         return self._mesh
+
+    def apart(self) -> Self:
+        """The same ranks with a control group of their own, for a thread that agrees beside the steps. Collective."""
+        if self._apart is None:
+            control = None if self.control is None else dist.new_group(backend="gloo")
+            self._apart = replace(self, control=control)
+        return self._apart
 
     def close(self) -> None:
         """Leave the process group, if there is one."""

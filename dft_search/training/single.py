@@ -11,12 +11,12 @@ from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
 from dft_search.training.loop import Diverged, Run, run_training
 from dft_search.training.recipe import Recipe, check_recipe, load_recipe
-from dft_search.training.reporter import Decision, Report
+from dft_search.training.reporter import Decision, Report, SilentReporter
 from dft_search.training.session import Session
 from dft_search.training.workspace import Workspace
 
 
-class Printer:
+class Printer(SilentReporter):
     """A reporter that prints one line a report, on rank 0, and scores on the dev part if the recipe says how."""
 
     def __init__(self, recipe: Recipe, rank: int):
@@ -40,10 +40,6 @@ class Printer:
     def checkpoint(self, step: int, folder: str) -> None:
         """Say where it is."""
         print(f"checkpoint of step {step} in {folder}", flush=True)
-
-    def stop_requested(self, step: int) -> bool:
-        """Ctrl-C ends the process instead."""
-        return False
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ from dft_search.data.order import RowOrder, share
 from dft_search.objectives.batch import Batch, collate
 from dft_search.objectives.flops import batch_flops
 from dft_search.training.optimizer import clip, make_optimizer, squared_norm
+from dft_search.training.peak import peak_flops
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import StepRecord
 from dft_search.training.schedule import factor
@@ -63,6 +64,7 @@ class Stepper:
         self.micro_rows = min(micro_rows, recipe.training.batch_rows)
         self._order = RowOrder(len(data), recipe.training.batch_rows, derive(seed, "order"))
         self._parameters = list(trainable_parameters(built.model).values())
+        self._peak = peak_flops(session.device, built.compute)
         self.optimizer = make_optimizer(self._parameters, recipe.training.optimizer, session.device)
 
     def prepare(self, step: int, flags: tuple[bool, ...]) -> Prepared:
@@ -128,7 +130,10 @@ class Stepper:
         for name, value in zip(self._recipe.objective.term_names, total[1:-1] / counts.clamp(min=1.0), strict=True):
             metrics[f"loss/{name}"] = float(value)
         metrics |= {"learning_rate": rate, "grad_norm": norm}
-        metrics["perf/tokens_per_s"] = prepared.tokens / max(time.perf_counter() - prepared.started, 1e-9)
+        seconds = max(time.perf_counter() - prepared.started, 1e-9)
+        metrics["perf/tokens_per_s"] = prepared.tokens / seconds
+        if self._peak is not None:
+            metrics["perf/mfu"] = prepared.flops / (seconds * self._peak * session.world_size)
         metrics["perf/memory_gb"] = peak_memory(device) / 1e9
         return StepRecord(step + 1, metrics)
 

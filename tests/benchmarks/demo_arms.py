@@ -33,7 +33,7 @@ from dft_search.report.statistics import RunScores, compare
 from dft_search.training.loop import Run, run_training
 from dft_search.training.options import Length, OptimizerOptions, ScheduleOptions, TrainingOptions
 from dft_search.training.recipe import Recipe
-from dft_search.training.reporter import Decision, Report
+from dft_search.training.reporter import SilentReporter
 from dft_search.training.session import Session
 from dft_search.training.workspace import Workspace
 
@@ -74,22 +74,6 @@ ARMS: dict[str, Arm] = {
 }
 
 
-class _Silent:
-    """A reporter that neither scores nor stops; the trained model is scored by hand."""
-
-    def score(self, live: LiveModel, fraction: float) -> Scores:
-        return Scores({}, {})
-
-    def report(self, report: Report) -> Decision:
-        return Decision.GO_ON
-
-    def checkpoint(self, step: int, folder: str) -> None:
-        return
-
-    def stop_requested(self, step: int) -> bool:
-        return False
-
-
 class Bench:
     """Trains and scores arms in this process, on the world in `world`; `folder` is for scratch files."""
 
@@ -108,7 +92,7 @@ class Bench:
         self.runs += 1
         recipe = self._recipe(arm, rate)
         run = Run("arm", seed, str(self.folder / f"run{self.runs}"), rungs=[])
-        run_training(recipe, run, _Silent(), self.session, self.workspace)
+        run_training(recipe, run, SilentReporter(), self.session, self.workspace)
         return self.workspace.latest.live
 
     def base(self) -> LiveModel:

@@ -23,6 +23,7 @@ SURFACE = {
     "verify": {"bundle", "--json"},
     "train": {"source", "--set"},
     "schema": {"kind"},
+    "data check": {"file", "--rows", "--json", "--set"},
     "data show": {"file", "--rows", "--json", "--set"},
 }
 

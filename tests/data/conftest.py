@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
+from dft_search.data.options import DataOptions, TrainOptions
 from dft_search.data.row import Row
 from dft_search.data.template import render_prompt
 
@@ -149,3 +150,9 @@ def write(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return to_file
+
+
+@pytest.fixture
+def recipe_data() -> Callable[[Path], DataOptions]:
+    """The ``data`` section of a recipe that reads one file."""
+    return lambda file: DataOptions(train=TrainOptions(files=[str(file)]), target_language="zh")

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Study:
     file: Path
     home: Path
     address: str
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> StudyFolder:
@@ -57,13 +58,16 @@ class Study:
     @property
     def environment(self) -> dict[str, str]:
         ray = {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
-        return {**os.environ, **ray, "DFT_SEARCH_HOME": str(self.home)}
+        return {**os.environ, **ray, "DFT_SEARCH_HOME": str(self.home), **self.variables}
 
     @contextmanager
-    def driven(self, *options: str, program: tuple[str, ...] = ("-m", "dft_search")) -> Iterator["Driver"]:
-        """A driver that starts the study or goes on with it."""
+    def driven(
+        self, *options: str, program: tuple[str, ...] = ("-m", "dft_search"), resume: str | None = None
+    ) -> Iterator["Driver"]:
+        """A driver that starts the study or goes on with it; with ``resume``, from that name, folder or URL."""
         self.home.mkdir(exist_ok=True)
-        arguments = [sys.executable, *program, "search", str(self.file), "--resume", *options]
+        verb = ["search", str(self.file), "--resume"] if resume is None else ["resume", resume]
+        arguments = [sys.executable, *program, *verb, *options]
         log = self.home / f"driver-{time.time_ns()}.log"
         with (
             open(log, "w") as out,
@@ -78,9 +82,9 @@ class Study:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
 
-    def finish(self, *options: str) -> str:
+    def finish(self, *options: str, resume: str | None = None) -> str:
         """Go on to the end, which must be a good one. Returns what the driver printed."""
-        with self.driven(*options) as driver:
+        with self.driven(*options, resume=resume) as driver:
             code = driver.process.wait(timeout=WAIT)
             assert code == 0, driver.said()
             return driver.said()

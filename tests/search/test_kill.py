@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +14,8 @@ import pytest
 
 from dft_search.search.study_folder import StudyFolder
 from tests.launch.test_submit import running_head
+from tests.postgres import running_postgres
+from tests.s3 import ENVIRONMENT, running_s3
 from tests.search.disturbed import (
     Study,
     between_trials,
@@ -30,8 +33,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[object]:
-    with running_head("disabled") as head:
-        yield head
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():  # workers upload with these
+            patch.setenv(name, value)
+        with running_head("disabled") as head:
+            yield head
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +61,9 @@ def study(reference: Study, tmp_path: Path) -> Study:
     return Study(reference.file, tmp_path / "home", reference.address)
 
 
-def nothing_is_running(folder: StudyFolder) -> bool:
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder.journal)))
+def nothing_is_running(folder: StudyFolder, database: str | None = None) -> bool:
+    journal = optuna.storages.journal.JournalFileBackend(str(folder.journal))
+    storage = database or optuna.storages.JournalStorage(journal)
     studies = [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
     return not {trial.state.name for study in studies for trial in study.trials} & {"RUNNING", "WAITING"}
 
@@ -132,6 +139,45 @@ def test_a_full_disk_ends_the_study_and_room_lets_it_go_on(study, reference):
         assert nothing_is_running(study.folder)
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_postgresql_is_killed_under_a_study(study, reference):
+    with running_postgres() as server:
+        study.variables["STUDIES"] = server.url.replace("postgresql://", "postgresql+psycopg://")
+        options = ("--set", "study.database=${STUDIES}")
+        with study.driven(*options) as driver:
+            for moment in (first_steps, between_trials, in_confirmation):
+                driver.wait_for(moment)
+                server.kill()
+                time.sleep(4)
+                server.start()
+            assert driver.process.wait(timeout=400) == 0, driver.said()
+        assert "Traceback" not in driver.said()
+        is_as_if_undisturbed(study, reference)
+        assert nothing_is_running(study.folder, study.variables["STUDIES"])
+
+
+def test_a_study_goes_on_from_its_url_and_from_a_folder_that_was_moved(study, reference, tmp_path):
+    """Three homes, as on three machines; each driver is killed, the record is the same server's."""
+    homes = [tmp_path / name for name in ("home", "second", "third")]
+    variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{homes[2]}/mlflow.db", **ENVIRONMENT}
+    homes[2].mkdir()
+    first, second, third = (Study(study.file, home, study.address, variables) for home in homes)
+    with running_s3() as server:
+        url = server.url("bucket/runs")
+        with first.driven("--set", f"study.storage={url}") as driver:
+            driver.wait_for(second_rung)
+            driver.kill()
+        shutil.rmtree(homes[0])
+        place, _, query = url.partition("?")
+        with second.driven(resume=f"{place}/tiny?{query}") as driver:
+            driver.wait_for(in_confirmation)
+            driver.kill()
+        (homes[2] / "studies").mkdir()
+        shutil.move(second.folder.path, homes[2] / "studies" / "tiny")
+        third.finish(resume=str(homes[2] / "studies" / "tiny"))
+    is_as_if_undisturbed(third, reference)
+    assert nothing_is_running(third.folder)
 
 
 def fill(file: Path) -> None:

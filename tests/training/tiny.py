@@ -16,7 +16,7 @@ from dft_search.evaluation.scores import Score, Scores
 from dft_search.models.live import LiveModel
 from dft_search.training.loop import Run, RunEnd, run_training
 from dft_search.training.recipe import Recipe
-from dft_search.training.reporter import Decision, Report
+from dft_search.training.reporter import Decision, Report, SilentReporter
 from dft_search.training.session import Session
 from dft_search.training.sharding import gather
 from dft_search.training.workspace import Workspace
@@ -114,7 +114,7 @@ def make_recipe(
 
 
 @dataclass
-class Memory:
+class Memory(SilentReporter):
     """A reporter that keeps what it is told.
 
     Args:
@@ -171,12 +171,14 @@ def train(
     rungs: tuple[float, ...] = (),
     memory: Memory | None = None,
     device: torch.device = CPU,
+    background: bool = False,
 ) -> Trained:
     """Run ``recipe`` on the ranks of this process's group and gather its weights."""
     session = Session.from_environment(device)
     workspace = workspace or Workspace()
     memory = memory or Memory()
-    end = run_training(recipe, Run("tiny", seed, str(folder), list(rungs)), memory, session, workspace)
+    run = Run("tiny", seed, str(folder), list(rungs), background=background)
+    end = run_training(recipe, run, memory, session, workspace)
     parameters = dict(workspace.latest.model.named_parameters())
     whole = {name: gather(parameter) for name, parameter in parameters.items()}
     moving = {name for name, parameter in parameters.items() if parameter.requires_grad}
