@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from dft_search.bundle.write import Weights, choose, export
 from dft_search.report.collect import collect
@@ -26,7 +25,7 @@ def publish(
     out: Path,
     trial: int | None = None,
     weights: bool = False,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: str | None = None,
     model_name: str | None = None,
 ) -> Published:
     """Export a bundle and register its weights as ``model_name``, if that is given.

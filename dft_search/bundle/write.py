@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dft_search.bundle import facts
 from dft_search.bundle.card import base_name, model_card
@@ -43,9 +43,9 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Weights:
-    """That a bundle gets weights, and in which type (by default the one that the model computes in)."""
+    """That a bundle gets weights, and in which of torch's types (by default the one that the model computes in)."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: str | None = None
 
 
 def export(folder: Path, out: Path, trial: int | None = None, weights: Weights | None = None) -> Path:

@@ -51,7 +51,7 @@ def test_it_runs_and_its_losses_are_ours(example: dict[str, Any], trained_world:
     class Recorder(example["DeepTrainer"]):  # type: ignore[misc]
         def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
             loss = super().compute_loss(*args, **options)
-            seen.append(float(loss))
+            seen.append(float(loss.detach()))
             return loss
 
     options = TrainingArguments(
