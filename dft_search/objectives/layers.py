@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+PAPER_LAYERS, PAPER_DEPTH = (2, 15), 32  # LLaMA-2-7B in the DFT paper (arXiv 2503.01275, section 4)
+
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
@@ -25,3 +27,9 @@ def resolve_layer(layer: int | str, num_layers: int) -> int:
     if isinstance(layer, int):
         return layer
     return max(1, int(Decimal(layer.rstrip("%")) * num_layers / 100))
+
+
+def paper_layers(num_layers: int) -> tuple[int, int]:
+    """The DFT paper's layers of conversion and thinking, at the same share of a model's depth."""
+    low, high = (max(1, round(layer / PAPER_DEPTH * num_layers)) for layer in PAPER_LAYERS)
+    return low, max(high, low + 1)

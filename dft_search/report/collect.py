@@ -32,6 +32,7 @@ class PointView:
     step: int
     fraction: float
     scores: Mapping[str, ScoreView]
+    seconds: float = 0.0  # of training and scoring until then
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ class TrialView:
     test_items: Mapping[str, list[float]]
     perf: Mapping[str, float] = field(default_factory=dict)
     feasible: bool = True
+    started: float | None = None
+    ended: float | None = None
+    pauses: tuple[tuple[float, float], ...] = ()
 
     @property
     def completed(self) -> bool:
@@ -109,6 +113,7 @@ class StudyView:
     objectives: tuple[tuple[str, bool], ...] = ()
     constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    slots: Mapping[str, int] = field(default_factory=dict)  # workers, and GPUs and CPUs of each; empty: not known
 
     @property
     def searched(self) -> list[TrialView]:
@@ -181,6 +186,7 @@ def collect(folder: Path) -> StudyView:
         objectives=objectives,
         constraints=study.get("constraints") or {},
         space=settings.get("space") or {},
+        slots=_slots(about.get("slots") or study.get("slots") or {}),
     )
 
 
@@ -218,6 +224,12 @@ def _guide(objectives: tuple[tuple[str, bool], ...], guard: Any) -> tuple[str, b
     return name, dict(objectives).get(name, True)
 
 
+def _slots(told: Mapping[str, Any]) -> dict[str, int]:
+    """What a slot consists of; empty where the study's folder does not say all of it."""
+    names = ("workers", "gpus_per_worker", "cpus_per_worker")
+    return {name: int(told[name]) for name in names} if all(isinstance(told.get(name), int) for name in names) else {}
+
+
 def _trial(home: Path, template: Mapping[str, Any], depth: int | None, unread: list[str]) -> TrialView | None:
     about = _read_json(home / "trial.json", unread)
     if about is None or "trial" not in about:
@@ -248,6 +260,9 @@ def _trial(home: Path, template: Mapping[str, Any], depth: int | None, unread: l
         test_items=_items(_read_json(home / "items_test.json", unread)),
         perf=about.get("perf") or {},
         feasible=bool(about.get("feasible", True)),
+        started=_number(about.get("started")),
+        ended=_number(about.get("ended")),
+        pauses=tuple((float(since), float(until)) for since, until in about.get("pauses") or ()),
     )
 
 
@@ -270,7 +285,8 @@ def _points(reports: list[dict[str, Any]]) -> list[PointView]:
     for report in reports:
         scores, fraction = _scores(report.get("scores")), _number(report.get("fraction"))
         if scores and fraction is not None:
-            points[fraction] = PointView(int(report.get("step") or 0), fraction, scores)
+            seconds = _number(report.get("seconds")) or 0.0
+            points[fraction] = PointView(int(report.get("step") or 0), fraction, scores, seconds)
     return [points[fraction] for fraction in sorted(points)]
 
 

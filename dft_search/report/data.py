@@ -4,25 +4,34 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from dft_search.objectives.layers import paper_layers
 from dft_search.report.collect import ScoreView, StudyView, TrialView
+from dft_search.report.cost import cost_entries, cost_summary, device_kind, slot_seconds
 from dft_search.report.importance import parameter_importance
 from dft_search.report.limits import near_chance, unconcluded
+from dft_search.report.parameters import parameter_axes
 from dft_search.report.pareto import pareto_section
+from dft_search.report.supervision import supervision_table
+from dft_search.report.surface import layer_surface
+from dft_search.report.timeline import timeline
 from dft_search.report.verdict import unconfirmed_verdict
 from dft_search.report.wording import Scale, describe_objective
 
 CURVE_POINTS = 80  # of a loss curve: enough for a small panel, and keeps the page light
+CURVES = 100  # trials whose curves are kept: with more, lines hide each other and the page grows heavy
 NO_TEST = {"p_value": None, "method": None, "smallest_effect": None}
 
 
 def report_data(view: StudyView) -> dict[str, Any]:
     """Everything that the report says: `verdict, champion, leaderboard, arms, test, importance, layer_map`, and beside
-    these `study`, `limits` (what could not be concluded), `curves` and `cost`. Scores are in the metric's own unit;
-    `study.points` tells whether they are proportions, which people see as points."""
+    these `study`, `limits` (what could not be concluded), `pareto`, `curves`, `parallel` (axes of the parameters),
+    `supervision` (the table by combination), `timeline`, `cost` and `spent` (its sums). Scores are in the metric's own
+    unit; `study.points` tells whether they are proportions, which people see as points."""
     labels = {trial.number: describe_objective(trial.objective) for trial in view.trials}
     scale = Scale(view.in_points(view.metric))
     confirmation = view.confirmation
     champion = (confirmation or {}).get("champion") or _leader(view, labels)
+    cost = cost_entries(view)
     report: dict[str, Any] = {
         "verdict": (confirmation or {}).get("verdict") or unconfirmed_verdict(view, scale, labels),
         "champion": champion,
@@ -36,7 +45,11 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "pareto": pareto_section(view, labels),
         "study": _study(view, scale),
         "curves": _curves(view, labels),
-        "cost": _cost(view),
+        "parallel": {"axes": parameter_axes(view)},
+        "supervision": supervision_table(view),
+        "timeline": timeline(view),
+        "cost": cost,
+        "spent": cost_summary(cost) | {"device": device_kind(view)},
     }
     report["near_chance"] = near_chance(view)
     report["limits"] = unconcluded(view, report)
@@ -63,6 +76,7 @@ def _study(view: StudyView, scale: Scale) -> dict[str, Any]:
         "versions": dict(view.versions),
         # Not the address: it may hold a password, and the page is passed on.
         "mlflow": {key: value for key, value in view.mlflow.items() if key != "uri"},
+        "slots": dict(view.slots),
     }
 
 
@@ -121,6 +135,7 @@ def _leaderboard_row(view: StudyView, trial: TrialView, label: str, rank: int | 
         "rows": trial.rows,
         "tokens": trial.tokens,
         "seconds": trial.seconds,
+        "slot_seconds": slot_seconds(trial),
         "mlflow_run_id": trial.mlflow_run_id,
         "message": trial.message,
     }
@@ -154,23 +169,46 @@ def _layer_map(view: StudyView) -> dict[str, Any]:
                 "trials": [trial.number for trial in cells.get(pair, [])],
             }
         )
-    return {"num_layers": view.num_layers, "metric": view.metric, "cells": entries}
+    pair = paper_layers(view.num_layers) if view.num_layers else (1, 2)
+    known = view.num_layers is not None and pair[1] <= view.num_layers
+    return {
+        "num_layers": view.num_layers,
+        "metric": view.metric,
+        "cells": entries,
+        "paper": {"conversion": pair[0], "thinking": pair[1]} if known else None,
+        "surface": layer_surface(view),
+    }
 
 
 def _curves(view: StudyView, labels: Mapping[int, str]) -> dict[str, Any]:
-    """Learning curves of the search's trials: `dev` by share of the rows seen, `terms` by optimizer step."""
+    """Learning curves of the search's trials: `dev` by share of the rows seen, `terms` by optimizer step. Of very many
+    trials the best and a spread of the others; `left_out` counts the rest."""
     terms: dict[str, list[dict[str, Any]]] = defaultdict(list)
     dev = []
-    for trial in view.searched:
+    kept = _with_curves(view)
+    for trial in kept:
         about = {"trial": trial.number, "label": labels[trial.number], "outcome": trial.outcome}
         for term, curve in trial.losses.items():
-            terms[term].append(about | {"points": _thinned([list(point) for point in curve])})
+            terms[term].append(about | {"points": _thinned([[step, float(f"{value:.5g}")] for step, value in curve])})
         points = [[p.fraction, p.scores[view.metric].value] for p in trial.points if view.metric in p.scores]
         if points:
             dev.append(about | {"points": points})
     order = ["generation", "conversion", "thinking"]
     names = sorted(terms, key=lambda name: (name == "total", order.index(name) if name in order else 9, name))
-    return {"dev": dev, "terms": {name: terms[name] for name in names}}
+    left_out = len(view.searched) - len(kept)
+    return {"dev": dev, "terms": {name: terms[name] for name in names}, "left_out": left_out}
+
+
+def _with_curves(view: StudyView) -> list[TrialView]:
+    """All trials of the search, or of very many the best ones, the best without supervision, and every n-th other."""
+    trials = view.searched
+    if len(trials) <= CURVES:
+        return trials
+    plain = [trial for trial in view.ranked if trial.layers == (None, None)]
+    best = [trial.number for trial in [*plain[:1], *view.ranked[: CURVES // 2]]]
+    others = [trial.number for trial in trials if trial.number not in best]
+    kept = {*best, *others[:: -(-len(others) // (CURVES - len(best)))]}
+    return [trial for trial in trials if trial.number in kept]
 
 
 def _thinned(points: list[list[float]]) -> list[list[float]]:
@@ -179,25 +217,5 @@ def _thinned(points: list[list[float]]) -> list[list[float]]:
         return points
     width = -(-len(points) // CURVE_POINTS)
     groups = [points[start : start + width] for start in range(0, len(points) - 1, width)]
-    means = [[group[-1][0], sum(value for _, value in group) / len(group)] for group in groups]
+    means = [[group[-1][0], float(f"{sum(value for _, value in group) / len(group):.5g}")] for group in groups]
     return [*(point for point in means if point[0] < points[-1][0]), points[-1]]
-
-
-def _cost(view: StudyView) -> list[dict[str, Any]]:
-    """What was spent, by phase and outcome: trials, seconds of training and scoring, rows and tokens seen."""
-    groups: dict[tuple[str, str], list[TrialView]] = defaultdict(list)
-    for trial in view.trials:
-        groups[trial.phase, trial.outcome].append(trial)
-    phases = {"baseline": 0, "search": 1, "confirm": 2, "production": 3}
-    return [
-        {
-            "phase": phase,
-            "outcome": outcome,
-            "trials": len(trials),
-            "seconds": sum(trial.seconds for trial in trials),
-            "rows": sum(trial.rows for trial in trials),
-            "tokens": sum(trial.tokens for trial in trials),
-            "flops": sum(trial.flops for trial in trials),
-        }
-        for (phase, outcome), trials in sorted(groups.items(), key=lambda pair: (phases.get(pair[0][0], 9), pair[0][1]))
-    ]

@@ -1,40 +1,38 @@
-"""The report as one HTML file that asks nothing of any network: styles, script and figures are in it."""
+"""The report as one HTML file that asks nothing of any network: styles, script, figures and data are in it."""
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from typing import Any
 
-from dft_search.report.evidence import evidence
-from dft_search.report.figures.arms import arm_title, arms_on_test, leads_on_test
-from dft_search.report.figures.bars import cost_bars, importance_bars
-from dft_search.report.figures.curves import dev_curves, highlighted, term_curves
-from dft_search.report.figures.layers import layer_map
-from dft_search.report.figures.pareto import pareto_front
-from dft_search.report.figures.svg import Figure
+from dft_search.report import sections
 from dft_search.report.leaderboard import leaderboard_table
-from dft_search.report.wording import MISSING, Scale, compact, duration, listed, plural, setting, short_key
+from dft_search.report.markup import prose, section
+from dft_search.report.tables import supervision_html
+from dft_search.report.wording import Scale, device_time, duration, listed, plural, setting
 
 
 def render_page(report: Mapping[str, Any]) -> str:
     """The page. Every number on it is one of the report's, rounded."""
-    package = files("dft_search.report")
-    style = (package / "page.css").read_text(encoding="utf-8")
-    script = (package / "page.js").read_text(encoding="utf-8")
-    sections = [
-        _section("test", "On test", _on_test(report)),
-        _section("limits", "What could not be concluded", _limits(report)),
-        _section("leaderboard", "Leaderboard", leaderboard_table(report)),
-        *([_section("pareto", "Pareto front", _pareto(report))] if report["pareto"] else []),
-        _section("layers", "Layer map", _figures([layer_map(report)], "No completed trial to place.")),
-        _section("curves", "Learning curves", _curves(report)),
-        _section("importance", "Importance", _importance(report)),
-        _section("cost", "Cost", _cost(report)),
-        _section("record", "Record", _record(report)),
+    contents = [
+        section("test", "On test", sections.on_test(report)),
+        section("limits", "What could not be concluded", sections.limits(report)),
+        section("supervision", "Supervision and tasks", supervision_html(report)),
+        section("leaderboard", "Leaderboard", leaderboard_table(report)),
+        *([section("pareto", "Pareto front", sections.pareto(report))] if report["pareto"] else []),
+        section("layers", "Layer map", sections.layers(report)),
+        section("parameters", "Parameters", sections.parameters(report)),
+        section("importance", "Importance", sections.importance(report)),
+        section("curves", "Learning curves", sections.curves(report)),
+        section("timeline", "Timeline", sections.when(report)),
+        section("cost", "Cost", sections.cost(report)),
+        section("record", "Record", sections.record(report)),
+        section("words", "Words", sections.words(report)),
     ]
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in sections)
-    body = "".join(html for _, _, html in sections)
+    links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title, _ in contents)
+    body = "".join(html for _, _, html in contents)
     name = escape(report["study"]["name"])
     return f"""<!doctype html>
 <html lang="en">
@@ -44,30 +42,45 @@ def render_page(report: Mapping[str, Any]) -> str:
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>{name}: {escape(report["verdict"])}</title>
-<style>{style}</style>
+<style>{resource("palette.css")}{resource("page.css")}</style>
+<style id="figure-style">{resource("figure.css")}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the verdict</a>
 <header><p class="study">{name}</p><p class="facts">{_facts(report)}</p></header>
 <main id="main">
-<h1>{_prose(report["verdict"])}</h1>
-{_champion(report)}
-<nav aria-label="Sections">{links}</nav>
+{_partial(report)}<h1>{prose(report["verdict"])}</h1>
+{_score(report)}{_champion(report)}
+<nav aria-label="Sections"><ul>{links}</ul></nav>
 {body}
 </main>
-<script>{script}</script>
+<footer><p class="saves" hidden data-name="report">All numbers of this page:
+<button type="button" data-save="all" aria-label="Save all numbers as JSON">report.json</button></p></footer>
+<script type="application/json" id="report-data">{_embedded(report)}</script>
+<script>{resource("page.js")}</script>
 </body>
 </html>
 """
 
 
-def _prose(text: str) -> str:
-    """Escaped text in which a number stays on the line of its percent sign."""
-    return escape(text).replace(" %", "&nbsp;%")
+def resource(name: str) -> str:
+    """A file of the page that lies beside this module."""
+    return (files("dft_search.report") / name).read_text(encoding="utf-8")
 
 
-def _section(key: str, title: str, content: str) -> tuple[str, str, str]:
-    return key, title, f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(title)}</h2>{content}</section>'
+def _embedded(report: Mapping[str, Any]) -> str:
+    """The report's data for the page's script; no text in it can end the element."""
+    shown = {key: value for key, value in report.items() if key != "files"}  # no path of the machine that made it
+    return json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _partial(report: Mapping[str, Any]) -> str:
+    """A note above the verdict of a study that has not come to its end."""
+    said = {
+        "running": "The study is still running: this page shows what was known when it was written.",
+        "interrupted": "The study was interrupted and can be resumed: this page shows what is known so far.",
+    }.get(str(report["study"]["state"]))
+    return f'<p class="partial" role="note">{said}</p>\n' if said else ""
 
 
 def _facts(report: Mapping[str, Any]) -> str:
@@ -102,9 +115,11 @@ def _champion(report: Mapping[str, Any]) -> str:
     if confirmed and champion["test"]["n"]:
         test = champion["test"]
         facts.append(("Test", test_scale.spread(test["mean"], test["sd"]), f"{plural(test['n'], 'fresh seed')}"))
-    spent = sum(entry["seconds"] for entry in report["cost"])
-    ends = f"{plural(sum(entry['trials'] for entry in report['cost']), 'run')}, time summed over them"
-    facts.append(("Cost", duration(spent), ends))
+    spent, runs = report["spent"], plural(report["spent"]["trials"], "run")
+    if spent["device"]:
+        facts.append(("Cost", device_time(spent["device_hours"], spent["device"]), f"{runs}, summed over them"))
+    else:
+        facts.append(("Cost", duration(spent["slot_seconds"]), f"{runs}, time summed over them"))
     cards = "".join(
         f"<div><dt>{escape(name)}</dt><dd><b>{escape(value)}</b><span>{escape(note)}</span></dd></div>"
         for name, value, note in facts
@@ -116,131 +131,15 @@ def _champion(report: Mapping[str, Any]) -> str:
     return f'<dl class="cards">{cards}</dl><ul class="settings" aria-label="Settings of the recipe">{settings}</ul>'
 
 
+def _score(report: Mapping[str, Any]) -> str:
+    """What the numbers of the verdict are."""
+    study = report["study"]
+    parts = list(study["score_metrics"])
+    what = f"The score is {'the mean of ' if len(parts) > 1 else ''}{listed(parts) or study['metric']}"
+    unit = "in points (hundredths of the share of right answers)" if study["points"] else "in its own unit"
+    more = "More" if study["maximize"] else "Less"
+    return f'<p class="note">{prose(what)}, {unit}. {more} is better. <a href="#words">What the words mean</a></p>'
+
+
 def _origin(champion: Mapping[str, Any]) -> str:
     return f"trial {champion['trial']}" if champion["trial"] is not None else str(champion["arm"])
-
-
-def _on_test(report: Mapping[str, Any]) -> str:
-    figures = [figure for figure in (arms_on_test(report), leads_on_test(report)) if figure]
-    test = report["test"]
-    if not figures and report["arms"]:
-        scale = Scale(bool(report["study"]["points"]))
-        arms = [
-            f"{arm_title(report, name)} {scale.spread(arm['dev']['mean'], arm['dev']['sd'])}"
-            for name, arm in report["arms"].items()
-        ]
-        return f"<p>No run has a score on test. On dev, over fresh seeds: {_prose(listed(arms))}.</p>"
-    if not figures:
-        return "<p>Test was not read: no recipe was confirmed with fresh seeds.</p>"
-    lines = _figures(figures, "", opened=True)
-    if test["method"]:
-        scale = Scale(bool(test.get("points")))
-        effect = scale.gap(test["smallest_effect"]) if test["smallest_effect"] is not None else "not measured"
-        lines += (
-            f'<p class="note">Primary comparison: p = {test["p_value"]:.3g}. Smallest effect that 80 % of such studies '
-            f"would find: {escape(effect)}. Method: {escape(test['method'])}.</p>"
-        )
-    told = (f"<div><dt>{escape(what)}</dt><dd>{_prose(said)}</dd></div>" for what, said in evidence(report))
-    return f'{lines}<dl class="record">{"".join(told)}</dl>{_arm_costs(report)}'
-
-
-def _arm_costs(report: Mapping[str, Any]) -> str:
-    """What one run of each arm took, and where its settings come from."""
-    champion = (report["champion"] or {}).get("arm")
-    known = {name: arm["cost"] for name, arm in report["arms"].items() if arm.get("cost")}
-    ours = known.get(champion, {}).get("flops")
-    rows = []
-    for name, cost in known.items():
-        share = f"{cost['flops'] / ours:.2f}" if ours else MISSING
-        settings = report["arms"][name].get("settings") or MISSING
-        numbers = [compact(cost["rows"]), compact(cost["tokens"]), compact(cost["flops"]), share]
-        cells = "".join(f'<td class="num">{escape(text)}</td>' for text in [*numbers, duration(cost["seconds"])])
-        rows.append(
-            f'<tr><th scope="row">{escape(arm_title(report, name))}</th>{cells}<td>{escape(settings)}</td></tr>'
-        )
-    if not rows:
-        return ""
-    names = ("arm", "rows", "tokens", "FLOPs", "of the champion's", "time", "settings")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    return (
-        '<p class="caption">What one run of each arm took (mean over seeds). FLOPs are those that its reads need, '
-        "forward and backward; time depends on the machine and on what ran beside.</p>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Cost of the arms, scrolls sideways">'
-        f'<table class="costs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
-
-
-def _limits(report: Mapping[str, Any]) -> str:
-    items = "".join(f"<li>{_prose(sentence)}</li>" for sentence in report["limits"])
-    return f'<ul class="limits">{items}</ul>' if items else "<p>Nothing was left open.</p>"
-
-
-def _curves(report: Mapping[str, Any]) -> str:
-    names = {"lead": "champion" if report["champion"] and report["champion"]["test"] else "leader", "tft": "plain TFT"}
-    keys = "".join(
-        f'<li><i class="key {color}"></i>trial {trial} ({names[color]})</li>'
-        for trial, color in highlighted(report).items()
-    )
-    legend = f'<ul class="legend">{keys}<li><i class="key others"></i>other trials of the search</li></ul>'
-    figures = [dev_curves(report), *(term_curves(report, term) for term in report["curves"]["terms"])]
-    return (legend if any(figures) else "") + _figures(figures, "No trial has reported a curve yet.")
-
-
-def _pareto(report: Mapping[str, Any]) -> str:
-    return _figures([pareto_front(report)], "No completed trial has a value for every objective.", opened=True)
-
-
-def _importance(report: Mapping[str, Any]) -> str:
-    reason = report["importance"]["reason"]
-    return _figures([importance_bars(report)], f"Not rated: {reason}.")
-
-
-def _cost(report: Mapping[str, Any]) -> str:
-    phases = [f"{phase} {duration(seconds)}" for phase, seconds in report["study"]["phase_seconds"].items()]
-    note = f'<p class="note">On the clock: {escape(listed(phases))}.</p>' if phases else ""
-    return _figures([cost_bars(report)], "Nothing has run yet.", opened=True) + note
-
-
-def _record(report: Mapping[str, Any]) -> str:
-    study = report["study"]
-    of = f", mean of {listed(study['score_metrics'])}" if study["score_metrics"] else ""
-    entries = [
-        ("model", study["model"]),
-        ("score", f"{study['metric']}{of}"),
-        ("data", ", ".join(f"{key} {_brief(value)}" for key, value in study["data"].items())),
-        ("MLflow", ", ".join(f"{key} {value}" for key, value in study["mlflow"].items())),
-        ("versions", ", ".join(f"{key} {value}" for key, value in study["versions"].items())),
-    ]
-    rows = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>" for key, value in entries if value)
-    return f'<dl class="record">{rows}</dl>'
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return listed([f"{count} {short_key(str(key))}" for key, count in value.items()]) or "none"
-    return compact(value) if isinstance(value, float) else str(value)
-
-
-def _figures(figures: Sequence[Figure | None], otherwise: str, *, opened: bool = False) -> str:
-    shown = [figure for figure in figures if figure is not None]
-    if not shown:
-        return f"<p>{escape(otherwise)}</p>"
-    kind = "figures" if len(shown) > 1 else "figures solo"
-    return f'<div class="{kind}">{"".join(_figure(figure, opened) for figure in shown)}</div>'
-
-
-def _figure(figure: Figure, opened: bool) -> str:
-    numbers = ""
-    if figure.rows:
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in figure.head)
-        rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in figure.rows)
-        numbers = (
-            f"<details{' open' if opened else ''}><summary>Numbers</summary>"
-            f'<div class="scroll" tabindex="0" role="region" aria-label="Numbers of this figure">'
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
-        )
-    about = f"<figcaption>{_prose(figure.caption)}</figcaption>{numbers}"
-    return (
-        f'<figure><p class="title">{escape(figure.title)}</p><div class="drawing">{figure.drawing}</div>'
-        f'<div class="about">{about}</div></figure>'
-    )

@@ -28,6 +28,8 @@ def parameter_importance(view: StudyView) -> dict[str, Any]:
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # as the search does: a study in memory is no news
+
     keys = sorted({key for trial in trials for key in trial.params})
     spread = {key: _distribution(key, view) for key in keys}
     varied = {key for key, distribution in spread.items() if not distribution.single()}

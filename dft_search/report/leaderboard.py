@@ -5,10 +5,12 @@ from html import escape
 from typing import Any
 
 from dft_search.report.figures.svg import Axis, Svg, padded
+from dft_search.report.markup import downloads, prose, scrolling
 from dft_search.report.wording import MISSING, Scale, compact, duration, setting, short_key
 
 BAR_WIDTH = 120.0
 BAR_HEIGHT = 18.0
+TALL = 30  # rows from which the table scrolls within the page
 INTERVAL = 1.96  # standard errors on either side of a score: its 95 % interval over items
 
 
@@ -24,13 +26,13 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
     tasks = {name: Scale(bool(task["points"])) for name, task in shown.items()}
     keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
     axis = _axis(rows)
+    chosen = next((row for row in rows if _is_champion(report, row)), None)
     unit = " (points)" if study["points"] else ""
     heads = [
         ("#", "num"),
         ("trial", "num"),
         ("recipe", ""),
-        (f"dev {study['metric']}{unit}", "num"),
-        ("95 % interval", "plot"),
+        (f"dev {study['metric']}{unit}", "num plot"),
         ("outcome", ""),
         ("rows seen", "num"),
         *((f"{name}{' (points)' if task.points else ''}", "num") for name, task in tasks.items()),
@@ -39,22 +41,26 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
         ("tokens", "num"),
     ]
     head = "".join(
-        f'<th scope="col" class="{kind}">{escape(name)}</th>'
-        if kind == "plot"
-        else f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>'
-        for name, kind in heads
+        f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>' for name, kind in heads
     )
     body = "".join(_row(report, row, scale, tasks, keys, axis) for row in rows)
     done = sum(row["rank"] is not None for row in rows)
     caption = (
-        f"{done} of {len(rows)} trials completed and are ranked by their dev score. The bar is the 95 % interval over "
-        f"dev items alone; another seed adds to it. Trials that ended early keep the score they had, in brackets and "
-        f"without a rank. A column's head sorts by it."
+        f"{done} of {len(rows)} trials completed and are ranked by their dev score. The bar below a score is its 95 % "
+        f"interval over dev items alone; another seed adds to it. Trials that ended early keep the score they had, in "
+        f"brackets and without a rank. A column's head sorts by it."
+    )
+    if chosen and report["champion"]["test"]:
+        caption += " The shaded row is the champion: chosen by runs with fresh seeds, not by its rank here."
+    table = (
+        f'<table class="sortable board"><caption class="unseen">Leaderboard</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
     return (
-        f'<p class="caption">{escape(caption)}</p>'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Leaderboard, scrolls sideways">'
-        f'<table class="sortable board"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<p class="caption">{prose(caption)}</p>'
+        f'<div class="block" data-name="leaderboard" data-source="leaderboard">'
+        + scrolling("Leaderboard, scrolls sideways", table, tall=len(rows) > TALL)
+        + f"{downloads('the leaderboard', ('CSV', 'JSON'))}</div>"
     )
 
 
@@ -68,12 +74,12 @@ def _row(
 ) -> str:
     dev, ranked = row["dev"], row["rank"] is not None
     score = scale.spread(dev["score"], dev["stderr"])
+    bar = _bar(row, axis, scale) if ranked and axis else ""
     cells = [
         _number(row["rank"], str(row["rank"] or "")),
         _number(row["trial"], str(row["trial"])),
         f'<th scope="row">{escape(row["label"])}{_message(row)}</th>',
-        _number(dev["score"], score if ranked or dev["score"] is None else f"({score})"),
-        f'<td class="plot">{_bar(row, axis, scale) if ranked and axis else ""}</td>',
+        _score(dev["score"], score if ranked or dev["score"] is None else f"({score})", bar),
         f'<td class="end {row["outcome"]}">{escape(row["outcome"].replace("_", " "))}</td>',
         _number(row["fraction"], f"{100 * row['fraction']:.0f} %"),
     ]
@@ -83,8 +89,11 @@ def _row(
         cells.append(_number(task["value"] if task else None, shown))
     cells += [_setting(row["params"].get(key, MISSING)) for key in keys]
     cells += [_number(row["seconds"], duration(row["seconds"])), _number(row["tokens"], compact(row["tokens"]))]
-    champion = report["champion"] and report["champion"]["trial"] == row["trial"]
-    return f"<tr{' class=chosen' if champion else ''}>{''.join(cells)}</tr>"
+    return f"<tr{' class=chosen' if _is_champion(report, row) else ''}>{''.join(cells)}</tr>"
+
+
+def _is_champion(report: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return bool(report["champion"]) and report["champion"]["trial"] == row["trial"]
 
 
 def _message(row: Mapping[str, Any]) -> str:
@@ -98,6 +107,12 @@ def _message(row: Mapping[str, Any]) -> str:
 def _number(value: float | None, text: str) -> str:
     known = "" if value is None else f' data-value="{value!r}"'
     return f'<td class="num"{known}>{escape(text)}</td>'
+
+
+def _score(value: float | None, text: str, bar: str) -> str:
+    """A score with its interval drawn below it."""
+    known = "" if value is None else f' data-value="{value!r}"'
+    return f'<td class="num plot"{known}>{escape(text)}{bar}</td>'
 
 
 def _setting(value: Any) -> str:
@@ -121,4 +136,5 @@ def _bar(row: Mapping[str, Any], axis: Axis, scale: Scale) -> str:
     svg.line(4.0, middle, BAR_WIDTH - 4.0, middle, "grid")
     svg.line(axis(score - error), middle, axis(score + error), middle, "whisker plain")
     svg.add("circle", cx=axis(score), cy=middle, r=4, class_="dot accent" if row["rank"] == 1 else "dot plain")
-    return svg.render(f"{scale.number(score - error)} to {scale.number(score + error)}", fixed=True)
+    interval = scale.interval(score, error)
+    return f"{svg.render(f'95 % interval {interval}', fixed=True)}<span>{interval}</span>"

@@ -8,7 +8,7 @@ from typing import Any
 
 from dft_search.report.caveats import of_the_confirmation
 from dft_search.report.collect import ScoreView, StudyView, TrialView
-from dft_search.report.wording import Scale, listed, plural
+from dft_search.report.wording import Scale, describe_objective, listed, plural
 
 IDLE_FEATURE_LOSS = 0.05  # a cosine distance that starts below this has little left to teach
 LUCK = 0.025  # how often guessing may pass for more than chance: about two standard errors for one run
@@ -58,6 +58,12 @@ def _of_the_scores(view: StudyView, report: Mapping[str, Any], scale: Scale) -> 
             f"It cannot tell recipes apart here."
         )
     ranked = view.ranked
+    first = describe_objective(ranked[0].objective) if ranked else ""
+    if any(arm["label"] == first and not arm["candidate"] for arm in report["arms"].values()):
+        yield (
+            f"The search's best trial on dev is {first} (trial {ranked[0].number}), which stands among the arms: the "
+            f"champion is the best of the other recipes."
+        )
     if len(ranked) > 1:
         best = ranked[0].dev[view.metric]
         error = best.stderr or 0.0
@@ -67,9 +73,11 @@ def _of_the_scores(view: StudyView, report: Mapping[str, Any], scale: Scale) -> 
                 f"On dev the order of the first {level} trials is not settled: they lie within one standard error "
                 f"({scale.gap(error)}) of the best."
             )
+        items = f" on {plural(best.n, 'item')}" if best.n else ""
+        noise = f", uncertain by {scale.gap(error)} (standard error) from these items alone" if error else ""
         yield (
-            f"Dev scores on the leaderboard are one run each, and the top one is the best of {len(ranked)}: "
-            f"expect it to be lower on another seed."
+            f"Dev scores on the leaderboard are one run each{items}{noise}; the seed adds to that, and the top one is "
+            f"the best of {len(ranked)}: expect it to be {'lower' if view.maximize else 'higher'} on another seed."
         )
     elif len(ranked) == 1:
         yield "A single trial completed: there is nothing to compare it with."

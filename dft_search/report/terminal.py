@@ -1,6 +1,7 @@
 """The report on a terminal: verdict, leaderboard, arms, what could not be concluded, where the page is."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from dft_search.report.evidence import evidence
 from dft_search.report.figures.arms import arm_title
-from dft_search.report.wording import MISSING, Scale, compact, duration, plural, setting, short_key
+from dft_search.report.wording import MISSING, Scale, compact, device_time, duration, plural, setting, short_key
 
 ROWS = 12  # of the leaderboard; the page has them all
 BAR = 21  # characters of an error bar
@@ -40,7 +41,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         beside = Table.grid(padding=(0, 1))
         for what, said in evidence(report):
             beside.add_row(Text(what, style="dim"), Text(said))
-        console.print(beside)
+        if beside.rows:
+            console.print(beside)
     if report["limits"]:
         console.print()
         console.print(Text("What could not be concluded", style="bold"))
@@ -48,13 +50,23 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         for sentence in report["limits"]:
             bullets.add_row("-", Text(sentence))
         console.print(bullets)
-    spent = sum(entry["seconds"] for entry in report["cost"])
-    runs = sum(entry["trials"] for entry in report["cost"])
     console.print()
-    console.print(Text(f"cost: {plural(runs, 'run')}, {duration(spent)} in all"))
+    console.print(Text(f"cost: {_cost(report['spent'])}"))
     if report.get("files"):
         console.print(Text(f"page: {report['files']['html']}"), soft_wrap=True)
         console.print(Text(f"data: {report['files']['json']}"), soft_wrap=True)
+        if report["files"].get("figures"):
+            figures = report["files"]["figures"]
+            console.print(Text(f"figures: {len(figures)} files in {Path(figures[0]).parent}"), soft_wrap=True)
+
+
+def _cost(spent: Mapping[str, Any]) -> str:
+    said = f"{plural(spent['trials'], 'run')}, {duration(spent['slot_seconds'])} in slots"
+    if spent["device"]:
+        said += f", {device_time(spent['device_hours'], spent['device'])}"
+    lost = [(spent["share_pruned"], "stopped early"), (spent["share_lost"], "lost")]
+    told = [f"{100 * share:.0f} % of it {what}" for share, what in lost if share]
+    return ", ".join([said, *told])
 
 
 def _front(found: Mapping[str, Any]) -> Table:
@@ -82,8 +94,9 @@ def _leaderboard(report: Mapping[str, Any], *, wide: bool) -> Table:
     table.add_column("recipe", overflow="fold")
     table.add_column(f"dev {study['metric']}", justify="right", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True, justify="right")
     if wide:
-        table.add_column("95 % interval", no_wrap=True)
+        table.add_column("", no_wrap=True)
         table.add_column("rows seen", justify="right", no_wrap=True)
     rows = report["leaderboard"][:ROWS]
     ends = [row["dev"]["score"] + side * _half(row) for row in rows if row["rank"] for side in (-1, 1)]
@@ -96,6 +109,7 @@ def _leaderboard(report: Mapping[str, Any], *, wide: bool) -> Table:
             row["label"],
             score if ranked or row["dev"]["score"] is None else f"({score})",
             row["outcome"].replace("_", " "),
+            scale.interval(row["dev"]["score"], _half(row)) if ranked else "",
             *((_bar(row, min(ends), max(ends)) if ranked else "", f"{100 * row['fraction']:.0f} %") if wide else ()),
             style=None if ranked else "dim",
         )

@@ -58,6 +58,13 @@ class Scale:
         digits = max(0, 1 - math.floor(math.log10(deviation)))
         return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
+    def interval(self, mean: float, half: float) -> str:
+        """From a half width below a mean to as much above it, with the digits of `spread`."""
+        if self.points or not half:
+            return f"{self.number(mean - half)} to {self.number(mean + half)}"
+        digits = max(0, 1 - math.floor(math.log10(half)))
+        return f"{mean - half:.{digits}f} to {mean + half:.{digits}f}"
+
     def brief(self, value: float) -> str:
         """A score where there is room for a few characters."""
         return self.number(value) if self.points else f"{value:.2g}"
@@ -114,6 +121,11 @@ def duration(seconds: float | None) -> str:
     if whole < 7200:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def device_time(hours: float, device: str) -> str:
+    """Hours of a device, minutes where there is not a whole one: `3.2 GPU hours`, `9 CPU core minutes`."""
+    return f"{hours:.3g} {device} hours" if hours >= 1 else f"{60 * hours:.2g} {device} minutes"
 
 
 def compact(count: float | None) -> str:

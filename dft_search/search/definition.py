@@ -21,6 +21,7 @@ from dft_search.config import (
 from dft_search.evaluation.choice import check_scoring, score_names
 from dft_search.evaluation.retention import ENGLISH_RETENTION, english_tasks
 from dft_search.models.loading import layer_count
+from dft_search.objectives.layers import paper_layers
 from dft_search.search.options import StudyOptions, Transfer
 from dft_search.search.samplers import grid_size, sampler_warnings
 from dft_search.search.space import Parameter, Space, Value, read_space
@@ -33,7 +34,6 @@ from dft_search.training.recipe import Recipe, check_recipe
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
 MAX_GRID = 10_000
 PERFORMANCE = ("perf/memory_gb", "perf/tokens_per_s")  # of rank 0: peak over the trial, mean over its steps
-PAPER_LAYERS, PAPER_DEPTH = (2, 15), 32  # LLaMA-2-7B in the DFT paper (arXiv 2503.01275, section 4)
 
 
 class StudyFile(Options):
@@ -132,8 +132,8 @@ class Definition:
             return none
         if name == "thinking_at_top":
             return {**none, f"{THINKING}.supervision": "logits", f"{THINKING}.layer": self.num_layers}
-        low, high = (max(1, round(layer / PAPER_DEPTH * self.num_layers)) for layer in PAPER_LAYERS)
-        layers: dict[str, Value] = {f"{CONVERSION}.layer": low, f"{THINKING}.layer": max(high, low + 1)}
+        low, high = paper_layers(self.num_layers)
+        layers: dict[str, Value] = {f"{CONVERSION}.layer": low, f"{THINKING}.layer": high}
         return {**none, f"{CONVERSION}.supervision": "logits", f"{THINKING}.supervision": "logits", **layers}
 
     def complete(self, given: Mapping[str, Value]) -> dict[str, Value]:

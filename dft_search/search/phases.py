@@ -125,6 +125,7 @@ def _open_record(
         language=definition.recipe.data.target_language,
         model=definition.recipe.model.path,
         budget={"planned": options.budget.trials},
+        slots=options.slots.model_dump(include={"workers", "gpus_per_worker", "cpus_per_worker"}),
         mlflow={"uri": mask(uri), "experiment_id": tracker.experiment_id, "run_id": parent},
         versions=versions(),
         data=data,

@@ -76,6 +76,8 @@ class StudySession:
                     known.logged_step, known.fraction, known.dev = 0, 0.0, None
                     known.perf, known.feasible = {}, True
                     (self.folder.trial(known.trial) / "reports.jsonl").unlink(missing_ok=True)
+                last = (known.times or {}).get("reported", known.ended or time.time())
+                known.pauses.append([last, time.time()])
                 known.outcome, known.ended = RUNNING, None
                 self.tidied.discard(known.trial)
                 record = known

@@ -34,6 +34,7 @@ class TrialRecord:
         times: where its workers' time went until the last report (``launch.clock.JobClock``).
         perf: peak memory in GB and mean tokens a second of rank 0, by the metric's name.
         feasible: whether its last report kept all of the study's constraints that could be told.
+        pauses: for every time that it was interrupted and went on: since when it had nothing to show, and until when.
     """
 
     trial: int
@@ -61,6 +62,7 @@ class TrialRecord:
     times: dict[str, float] | None = None
     perf: dict[str, float] = field(default_factory=dict)
     feasible: bool = True
+    pauses: list[list[float]] = field(default_factory=list)
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ SURFACE = {
     "status": {"name", "--json"},
     "stop": {"name", "--discard", "--wait", "--no-wait"},
     "resume": {"name", "--confirm", "--no-confirm"},
-    "report": {"name", "--json"},
+    "report": {"name", "--figures", "--json"},
     "export": {"name", "--out", "--trial", "--weights", "--dtype", "--register"},
     "verify": {"bundle", "--json"},
     "train": {"source", "--set"},

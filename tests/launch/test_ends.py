@@ -8,7 +8,7 @@ import torch
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerStatus
 
-from dft_search.launch.place import _InPlace
+from dft_search.launch.memory_watch import MemoryWatch
 from dft_search.launch.worker import end_of, is_lost_peer
 from dft_search.training.micro import OutOfMemory
 
@@ -60,5 +60,5 @@ def test_a_worker_that_rays_memory_monitor_ended_is_out_of_memory():
     died = WorkerHealthCheckFailedError("a check failed", ray.exceptions.ActorDiedError())
     for error in (died, killed):
         status = WorkerGroupPollStatus({0: WorkerStatus(False, error), 1: WorkerStatus(True)})
-        _InPlace(None, slot).after_worker_group_poll_status(status)
+        MemoryWatch(slot).after_worker_group_poll_status(status)
     assert len(told) == 1 and "low on memory" in told[0]

@@ -72,6 +72,7 @@ class Writer:
                 "mlflow": {"uri": "sqlite:////home/user/mlflow.db", "experiment_id": "1", "run_id": "a1b2c3"},
                 "versions": {"dft_search": "0.1.0", "torch": "2.13.0", "ray": "2.60.0"},
                 "seconds": {"start": 21.4, "search": 188.0, "confirm": 96.5},
+                "slots": {"workers": 2, "gpus_per_worker": 1, "cpus_per_worker": 4},
                 "data": {"rows": 120, "dropped": {"empty": 2}, "truncated": {}, "fingerprint": "9f3a41c02b77d1e0"},
             },
         )

@@ -126,6 +126,9 @@ def test_an_interrupted_trial_goes_on_in_its_own_run_without_doubled_steps(defin
     assert same == job and client.get_run(run_id).info.status == "RUNNING"
     again.on_report(job.trial, report(1.0, 0.6, 6))
     again.on_end(job.trial, JobEnd("completed"))
+    record = StudyFolder(tmp_path / "s").read_trials()[0]
+    ((since, until),) = record.pauses
+    assert record.started <= since <= until <= record.ended
     assert [point.step for point in client.get_metric_history(run_id, "loss/total")] == [1, 2, 3, 4, 5, 6]
     assert client.get_run(run_id).info.status == "FINISHED"
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dft_search.report.figures.svg import Axis, Figure, Svg, padded, tick_anchor
+from dft_search.report.statistics import LEVEL, MIN_SEEDS
 from dft_search.report.wording import MISSING, Scale, arm_label, plural
 
 WIDTH = 380.0
@@ -63,7 +64,8 @@ def arms_on_test(report: Mapping[str, Any]) -> Figure | None:
         for name, arm in arms.items()
     ]
     summary = "; ".join(f"{arm_title(report, name)} {scale.number(arm['test']['mean'])}" for name, arm in arms.items())
-    return Figure("Test score by arm", svg.render(f"Test score by arm: {summary}"), caption, head, rows)
+    drawing = svg.render(f"Test score by arm: {summary}")
+    return Figure("Test score by arm", drawing, caption, head, rows, name="arms", source="arms")
 
 
 def leads_on_test(report: Mapping[str, Any]) -> Figure | None:
@@ -92,13 +94,13 @@ def leads_on_test(report: Mapping[str, Any]) -> Figure | None:
         title = f"champion minus {arm_title(report, name)}: {_lead_text(lead, scale)}"
         svg.add("circle", title=title, cx=axis(lead["difference"]), cy=top + 31, r=5, class_=f"dot {color}")
     _bottom_axis(svg, axis, scale, ROW * len(leads), signed=True)
-    crossing = sum(lead["interval"][0] <= 0 <= lead["interval"][1] for lead in leads.values())
+    shown = sum(lead["conclusion"] not in (None, "no_difference") for lead in leads.values())
     first = "No baseline was among them."
     if baseline in leads:
         first = "The blue row is the one comparison that was fixed beforehand; the others are corrected by Holm."
     caption = (
         f"The champion's test score minus each arm's, with its 95 % interval over seeds and items together. "
-        f"A bar that touches the zero line ({crossing} of {len(leads)} here) shows no difference. {first}"
+        f"A difference counts as shown in {shown} of {len(leads)} rows: {_rule(leads)}. {first}"
     )
     head = ("champion minus", "p", "p after Holm", "smallest effect", "seeds", "items", "difference", "95 % interval")
     rows = [
@@ -116,7 +118,14 @@ def leads_on_test(report: Mapping[str, Any]) -> Figure | None:
     ]
     summary = "; ".join(f"over {arm_title(report, name)} {_lead_text(lead, scale)}" for name, lead in leads.items())
     label = f"Lead of the champion on test over {plural(len(leads), 'arm')}: {summary}"
-    return Figure("The champion's lead", svg.render(label), caption, head, rows)
+    return Figure("The champion's lead", svg.render(label), caption, head, rows, name="lead", source="arms")
+
+
+def _rule(leads: Mapping[str, Any]) -> str:
+    """When a difference counts as shown, with what stands against it here."""
+    seeds = min(lead["seeds"] for lead in leads.values())
+    rule = f"it takes a bar clear of the zero line, p below {LEVEL:g}, and a gap above the deviation between seeds"
+    return rule if seeds >= MIN_SEEDS else f"{rule}, which {plural(seeds, 'seed')} cannot reach however far the bar is"
 
 
 def _task(arm: Mapping[str, Any], task: str, scale: Scale) -> str:

@@ -44,6 +44,8 @@ def dev_curves(report: Mapping[str, Any]) -> Figure | None:
         svg.render(f"Dev score of {plural(len(curves), 'trial')} by share of rows seen"),
         caption,
         *_table(curves, "share of rows", scale.number),
+        name="dev-score",
+        source="curves",
     )
 
 
@@ -66,7 +68,8 @@ def term_curves(report: Mapping[str, Any], term: str) -> Figure:
     if out:
         caption += f" Cut at the top of the frame: {plural(out, 'line')}."
     label = f"Loss of the {term} term by optimizer step, {count}"
-    return Figure(term.capitalize(), svg.render(label), caption, *_table(curves, "step", "{:.4g}".format))
+    table = _table(curves, "step", "{:.4g}".format)
+    return Figure(term.capitalize(), svg.render(label), caption, *table, name=f"loss-{term}", source="curves")
 
 
 def highlighted(report: Mapping[str, Any]) -> dict[int, str]:

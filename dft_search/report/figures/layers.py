@@ -1,6 +1,6 @@
 """The layer map: where in the network the losses sat, and what dev score came of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dft_search.report.figures.svg import Figure, Svg
@@ -11,7 +11,7 @@ LEFT = 44.0
 TOP = 8.0
 SMALLEST = 15.0  # side of a cell in pixels; with more layers the drawing grows wider and scrolls
 LABELED = 26.0  # a cell at least this wide carries its score
-INKS = ((0.62, "in"), (0.8, "between"), (1.01, "on"))  # up to which strength of color a score has which ink
+INKS = ((0.62, "low"), (0.82, "between"), (1.01, "on"))  # up to which strength of color a score has which ink
 
 
 def layer_map(report: Mapping[str, Any]) -> Figure | None:
@@ -38,7 +38,8 @@ def layer_map(report: Mapping[str, Any]) -> Figure | None:
     low, high = min(values), max(values)
     for cell in cells:
         _cell(svg, cell, scale, side, depth, low=low, high=high, sign=sign, report=report)
-    _axes(svg, side, depth, extent)
+    draw_axes(svg, side, depth, extent)
+    mark_paper(svg, found["paper"], side, depth)
 
     best = max(scored, key=lambda cell: sign * cell["best"])
     repeated = sum(cell["n"] > 1 for cell in scored)
@@ -46,8 +47,9 @@ def layer_map(report: Mapping[str, Any]) -> Figure | None:
     caption = (
         f"Each filled square is a pair of layers that at least one completed trial used, stronger where its best dev "
         f"score is better ({scale.number(sign * low)} to {scale.number(sign * high)}). The best is {_pair(best)}, "
-        f"{scale.number(best['best'])}{again}. "
-        f"A small ring stands for trials that did not see all their rows; empty squares were not tried."
+        f"{scale.number(best['best'])}{again}. {_outlined(report, cells)}"
+        f"A small ring stands for trials that did not see all their rows; empty squares were not tried. "
+        f"{about_paper(found['paper'])}"
     )
     head = ("conversion layer", "thinking layer", "best", "mean", "completed", "not completed", "trials")
     rows = [
@@ -65,7 +67,8 @@ def layer_map(report: Mapping[str, Any]) -> Figure | None:
     found_best = f"the best is {_pair(best)} with {scale.number(best['best'])}"
     label = f"Best dev score by conversion and thinking layer; {found_best}"
     title = "Best dev score by pair of layers"
-    return Figure(title, svg.render(label, fixed=svg.width > WIDTH), caption, head, rows)
+    drawing = svg.render(label, wide=svg.width > WIDTH)
+    return Figure(title, drawing, caption, head, rows, name="layers", source="layer_map")
 
 
 def _cell(
@@ -86,7 +89,7 @@ def _cell(
         title = f"{_pair(cell)}: {plural(cell['unfinished'], 'trial')}, none completed"
         svg.add("circle", title=title, cx=center[0], cy=center[1], r=min(4.0, side / 5), class_="ring plain")
         return
-    strength = 0.14 + 0.86 * ((sign * cell["best"] - low) / (high - low) if high > low else 1.0)
+    strength = strength_of((sign * cell["best"] - low) / (high - low) if high > low else 1.0)
     scores = f"best {scale.number(cell['best'])}, mean {scale.number(cell['mean'])}"
     title = f"{_pair(cell)}: {scores}, {plural(cell['n'], 'trial')}"
     champion = (report["champion"] or {}).get("trial") in cell["trials"]
@@ -106,7 +109,8 @@ def _cell(
         svg.text(center[0], center[1] + 4, scale.brief(cell["best"]), ink, "middle")
 
 
-def _axes(svg: Svg, side: float, depth: int, extent: float) -> None:
+def draw_axes(svg: Svg, side: float, depth: int, extent: float) -> None:
+    """Numbers and names of both layers around a map."""
     every = 1 if side >= LABELED else (4 if depth > 16 else 2)
     for layer in range(depth + 1):
         if layer % every and layer != depth:
@@ -122,8 +126,42 @@ def _axes(svg: Svg, side: float, depth: int, extent: float) -> None:
     svg.add("text", "conversion layer i", x=10, y=middle, class_="t small", text_anchor="middle", transform=turn)
 
 
+def strength_of(share: float) -> float:
+    """Opacity of a square by where its score lies between the worst (0) and the best (1)."""
+    return 0.14 + 0.86 * share
+
+
 def _corner(conversion: int, thinking: int, side: float, depth: int) -> tuple[float, float]:
     return LEFT + thinking * side, TOP + (depth - conversion) * side
+
+
+def mark_paper(svg: Svg, paper: Mapping[str, int] | None, side: float, depth: int) -> None:
+    """A diamond in the corner of the square that holds the paper's layers."""
+    if paper is None or paper["thinking"] > depth:
+        return
+    x, y = _corner(paper["conversion"], paper["thinking"], side, depth)
+    r = min(6.0, side / 4)
+    center = (x + side - 3 - r, y + 1 + r)
+    points = [(0.0, -r), (r, 0.0), (0.0, r), (-r, 0.0)]
+    path = " ".join(f"{center[0] + dx:.2f},{center[1] + dy:.2f}" for dx, dy in points)
+    svg.add("polygon", title="the paper's layers, at this depth", points=path, class_="paper")
+
+
+def about_paper(paper: Mapping[str, int] | None) -> str:
+    """The sentence that goes with `mark_paper`."""
+    if paper is None:
+        return ""
+    return (
+        f"The diamond marks the DFT paper's layers (conversion {paper['conversion']}, thinking {paper['thinking']} at "
+        f"this depth)."
+    )
+
+
+def _outlined(report: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:
+    champion = report["champion"] or {}
+    if not any(champion.get("trial") in cell["trials"] for cell in cells):
+        return ""
+    return f"The outlined square holds the {'champion' if champion.get('test') else 'leader'}. "
 
 
 def _pair(cell: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def pareto_front(report: Mapping[str, Any]) -> Figure | None:
     ]
     head = ("trial", "recipe", *names, "on the front", "keeps the constraints")
     label = f"Pareto front of {listed(names)}: trials {listed([str(number) for number in found['front']]) or 'none'}"
-    return Figure("Pareto front", svg.render(label), caption, head, rows)
+    return Figure("Pareto front", svg.render(label), caption, head, rows, name="pareto", source="pareto")
 
 
 def _grid(svg: Svg, x: Axis, y: Axis, names: Sequence[str]) -> None:

@@ -9,32 +9,41 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure ready for the page: its title, the drawing, what to see in it, and its numbers as a table."""
+    """A figure ready for the page: its title, the drawing, what to see in it, and its numbers as a table.
+
+    `name` becomes its files' name, `source` is the key of the report that it shows, `controls` is HTML below it.
+    """
 
     title: str
     drawing: str
     caption: str
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    name: str = ""
+    source: str = ""
+    controls: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Linear map from values to pixels."""
+    """Map from values to pixels, linear or logarithmic."""
 
     low: float
     high: float
     start: float
     stop: float
+    log: bool = False
 
     def __call__(self, value: float) -> float:
         """The pixel of a value."""
-        span = self.high - self.low
-        return self.start + (self.stop - self.start) * ((value - self.low) / span if span else 0.5)
+        low, high, here = (
+            (math.log(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
+        return self.start + (self.stop - self.start) * ((here - low) / (high - low) if high > low else 0.5)
 
     def ticks(self, count: int) -> list[float]:
         """About `count` round values within the axis."""
-        return nice_ticks(self.low, self.high, count)
+        return log_ticks(self.low, self.high, count) if self.log else nice_ticks(self.low, self.high, count)
 
 
 @dataclass(slots=True)
@@ -64,9 +73,11 @@ class Svg:
         path = " ".join(f"{_text(x)},{_text(y)}" for x, y in points)
         self.add("polyline", title=title, points=path, class_=class_, **attributes)
 
-    def render(self, label: str, *, fixed: bool = False) -> str:
-        """The `<svg>` with its alternative text. A `fixed` drawing keeps its size and scrolls, others fit their box."""
+    def render(self, label: str, *, fixed: bool = False, wide: bool = False) -> str:
+        """The `<svg>` with its alternative text. A `fixed` drawing keeps its size, others fit their box; a `wide` one
+        scrolls where that is too narrow for it."""
         size = f'width="{_text(self.width)}" height="{_text(self.height)}"' if fixed else 'class="fit"'
+        size = 'class="fit wide"' if wide else size
         return (
             f'<svg viewBox="0 0 {_text(self.width)} {_text(self.height)}" {size} role="img" '
             f'aria-label="{escape(label)}">{"".join(self.parts)}</svg>'
@@ -89,6 +100,16 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float, count: int) -> list[float]:
+    """Powers of ten within [low, high], with 2 and 5 times them where that still is about `count` of them."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        found = [v for p in powers for f in factors if low * 0.999 <= (v := float(f"{f}e{p}")) <= high * 1.001]
+        if len(found) <= count + 1:
+            break
+    return found if len(found) > 1 else [low, high]
 
 
 def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
