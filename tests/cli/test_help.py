@@ -19,7 +19,7 @@ SURFACE = {
     "stop": {"name", "--discard", "--wait", "--no-wait"},
     "resume": {"name", "--confirm", "--no-confirm"},
     "report": {"name", "--figures", "--json"},
-    "export": {"name", "--out", "--trial"},
+    "export": {"name", "--out", "--trial", "--weights", "--dtype", "--register"},
     "verify": {"bundle", "--json"},
     "train": {"source", "--set"},
     "doctor": {"name", "--fix", "--json"},
