@@ -10,8 +10,9 @@ from dft_search.bundle.kept import storage_of
 from dft_search.bundle.read import MODEL, Bundle, read_bundle
 from dft_search.config import InfrastructureError, Problem, RequestError, home, load_document
 from dft_search.search.study_folder import StudyFolder
+from dft_search.tracking.reach import Rejected, Unavailable
 from dft_search.tracking.secrets import mask
-from dft_search.tracking.store import Rejected, Store, Unavailable
+from dft_search.tracking.store import Store
 from dft_search.tracking.uri import check_uri, resolve_uri
 from dft_search.training.places import is_remote, join, normal, upload
 

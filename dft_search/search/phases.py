@@ -17,12 +17,14 @@ from dft_search.search.asker import Asker
 from dft_search.search.baseline import score_base
 from dft_search.search.definition import Definition
 from dft_search.search.inputs import StudyInputs
+from dft_search.search.outcomes import Outcome
 from dft_search.search.planning import most_slots, slot_spec
 from dft_search.search.progress import Progress
 from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
 from dft_search.search.storage import open_storage
 from dft_search.search.study_folder import StudyFolder, studies_folder
+from dft_search.tracking.audit import open_children
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.tracker import Tracker
@@ -78,6 +80,8 @@ def run_phases(
     session = StudySession(definition, folder, tracker, parent, progress, facts, inputs)
     searching = Searching(session, asker)
     session.close_open()
+    if folder.read_state()["sessions"] > 1:
+        _close_strangers(session, uri)
     phase = "failed"
     try:
         many = "s" if plan.slots > 1 else ""
@@ -105,6 +109,23 @@ def run_phases(
     if session.stopping:
         return 3
     return 0 if session.best() is not None else 1
+
+
+def _close_strangers(session: StudySession, uri: str) -> None:
+    """Close runs that an earlier session opened and that this folder does not know: it was copied before they began.
+
+    Their trials run again, each in a run of its own.
+    """
+    tracker, options = session.tracker, session.options
+    known = {record.mlflow_run_id for record in session.records.values() if record.mlflow_run_id}
+    try:
+        parent = tracker.resolve(session.parent)
+        strangers = open_children(uri, options.tracking.experiment or options.name, parent, known)
+    except InfrastructureError:
+        return  # `doctor --fix` finds them once the store answers
+    for run in strangers:
+        tracker.log(run, [], {"outcome": Outcome.INTERRUPTED.value})
+        tracker.end(run, "KILLED")
 
 
 def _open_record(

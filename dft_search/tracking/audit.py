@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from dft_search.tracking.store import REQUEST_SECONDS, RUN_KEY, Store
 from dft_search.tracking.uri import DATABASES, absolute_uri, sqlite_file
 
 PAGE = 1000  # runs a request
+PARENT = "mlflow.parentRunId"
 CHECKED = "dft_search.checked"  # tag of an experiment: when somebody last looked whether it can be written
 
 
@@ -103,6 +104,16 @@ def read_runs(uri: str, experiment: str) -> list[RunState]:
             if not token:
                 break
         return runs
+
+
+def open_children(uri: str, experiment: str, parent: str, known: Collection[str]) -> list[str]:
+    """Ids of the runs under ``parent`` that are still open and that nobody knows (by their id or their local one).
+
+    Raises:
+        InfrastructureError: the store does not answer.
+    """
+    runs = [run for run in read_runs(uri, experiment) if run.tags.get(PARENT) == parent and run.status == "RUNNING"]
+    return [run.run_id for run in runs if run.run_id not in known and run.key not in known]
 
 
 @contextmanager
