@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEMO_HOME = $${DFT_SEARCH_HOME:-$$HOME/dft-search}
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow check bench bench-search bench-step clean
+.PHONY: help install quickstart test test-slow check bench bench-search bench-tracking bench-step clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ bench-search: install  ## turnaround, overhead and quality of a search (about an
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.benchmarks.search_quality
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.benchmarks.turnaround
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.benchmarks.overhead
+
+bench-tracking: install  ## what the record in MLflow costs a study (about five minutes)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.benchmarks.tracking
 
 bench-step: install  ## time of a step, of the token losses and how both scale (about an hour; needs DFT_SEARCH_DATA)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -1,6 +1,7 @@
 """What identifies the surroundings of a run: versions of libraries, and the weights that it starts from."""
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -35,8 +36,12 @@ def public(version: str) -> str:
     return version.partition("+")[0]
 
 
-def environment() -> str:
-    """Pinned versions of everything that the package needs, as a pip requirements file."""
+def environment(told: Mapping[str, str]) -> str:
+    """Pinned versions of everything that the package needs, for ``pip install -r`` and ``-c``.
+
+    Args:
+        told: versions of the study by name, where they are known; all others are those of this environment.
+    """
     waiting = ["dft-search", *DIRECT]
     pinned: dict[str, str] = {}
     while waiting:
@@ -48,13 +53,14 @@ def environment() -> str:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue  # an optional part that is not installed here
-        pinned[key] = f"{distribution.metadata['Name']}=={public(distribution.version)}"
+        pinned[key] = f"{distribution.metadata['Name']}=={public(told.get(key, distribution.version))}"
         for text in distribution.requires or ():
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(requirement.name)
     pinned.pop("dft-search", None)  # may come from a checkout, which an index does not have
-    head = f"# What dft-search {dft_search.__version__} ran with, on Python {platform.python_version()}"
+    program, python = told.get("dft-search", dft_search.__version__), told.get("python", platform.python_version())
+    head = f"# What dft-search {program} ran with, on Python {python}"
     return "\n".join([head, *(pinned[key] for key in sorted(pinned))]) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from dft_search.search.options import NAME, Slots
 from dft_search.training.recipe import Recipe
 
 FILE = "bundle.yaml"
+MODEL = "model"  # folder of the weights in a bundle that has them
 FORMAT = 1
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -34,11 +36,24 @@ class SpreadRecord(Options):
 
 
 class Confirmed(Options):
-    """What confirmation found for this recipe: scores on dev and test over fresh seeds."""
+    """What confirmation found for this recipe: scores on dev and test over fresh seeds, and those of each task."""
 
     seeds: list[int]
     dev: SpreadRecord
     test: SpreadRecord
+    dev_tasks: dict[str, SpreadRecord] = {}
+    test_tasks: dict[str, SpreadRecord] = {}
+
+
+class WeightsRecord(Options):
+    """The weights that came with the bundle, in its folder ``model``: the whole model, or an adapter on the base.
+
+    They are those of the one run that the bundle's trial and seed name.
+    """
+
+    kind: Literal["full", "adapter"]
+    dtype: str
+    bytes: int
 
 
 class FileRecord(Options):
@@ -90,6 +105,7 @@ class Provenance(Options):
         confirmed: scores over fresh seeds, None without a confirmation.
         verdict: what the study found, in a sentence.
         model, data, files: what the recipe needs, and how to tell the right one.
+        weights: what lies in the folder ``model``, None when the bundle has no weights.
         versions: of the libraries that decide about numbers.
         steps: losses of the first steps.
         tolerance: relative difference of losses that ``verify`` allows.
@@ -110,6 +126,7 @@ class Provenance(Options):
     model: ModelRecord
     data: DataRecord
     files: list[FileRecord]
+    weights: WeightsRecord | None = None
     versions: dict[str, str]
     steps: Annotated[list[LossRecord], Field(min_length=1)]
     tolerance: Annotated[float, Field(gt=0, lt=1)]
@@ -131,7 +148,7 @@ class Bundle(Options):
         slots: the workers that the trial ran on.
         recipe: what is trained.
         bundle: where it comes from.
-        checksum: 16 hex digits over the rest; tells an edited bundle from the one that was written.
+        checksum: by section, 16 hex digits over it; tells an edited bundle from the one that was written.
     """
 
     name: str = Field(pattern=NAME)
@@ -139,7 +156,18 @@ class Bundle(Options):
     slots: Slots
     bundle: Provenance
     recipe: Recipe
-    checksum: str
+    checksum: dict[str, str]
+
+    def rows(self) -> list[dict[str, str]]:
+        """The training rows, as ``compute_loss`` takes them: what the recipe's method reads, in the files' order.
+
+        Raises:
+            RequestError: a file is not there, or something in it is wrong.
+        """
+        from dft_search.data.rows import read_rows
+
+        rows = read_rows(self.recipe.data.train, method=self.recipe.method).rows
+        return [{name: value for name, value in asdict(row).items() if value} for row in rows]
 
 
 def bundle_file(path: str | Path) -> Path:
@@ -167,16 +195,20 @@ def read_bundle(path: str | Path) -> Bundle:
     return build(Bundle, _document(path))
 
 
-def is_unchanged(path: str | Path) -> bool:
-    """Whether the bundle says what it said when it was written; layout and comments may differ."""
+def changed_sections(path: str | Path) -> list[str]:
+    """Sections that do not say what they said when the bundle was written; layout and comments may differ."""
     data = _document(path).data
-    return data.get("checksum") == checksum(data)
+    told, found = data["checksum"], checksum(data)
+    return sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name))
 
 
-def checksum(data: dict[str, Any]) -> str:
-    """16 hex digits over the plain values of a bundle."""
-    rest = {key: value for key, value in data.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+def checksum(data: dict[str, Any]) -> dict[str, str]:
+    """By section, 16 hex digits over the plain values of a bundle."""
+    return {name: _digest(value) for name, value in data.items() if name != "checksum"}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def _document(path: str | Path) -> Document:

@@ -3,19 +3,26 @@
 import hashlib
 import math
 import shutil
+import statistics
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from dft_search.bundle import facts
-from dft_search.bundle.card import model_card
+from dft_search.bundle.card import base_name, model_card
+from dft_search.bundle.kept import Kept, check_base, kept_weights
 from dft_search.bundle.portable import portable
-from dft_search.bundle.read import FILE, FORMAT, Bundle, checksum
+from dft_search.bundle.rayjob import ray_job
+from dft_search.bundle.read import FILE, FORMAT, MODEL, Bundle, checksum
+from dft_search.bundle.weights_card import weights_card
 from dft_search.config import Problem, RequestError, build, load_document, parse_document
 from dft_search.config.document import to_yaml
 from dft_search.data.rows import read_rows
-from dft_search.report.collect import StudyView, TrialView, collect
+from dft_search.report.collect import ScoreView, StudyView, TrialView, collect
 from dft_search.report.data import report_data
 from dft_search.search.options import Slots
 from dft_search.tracking.secrets import mask
@@ -34,37 +41,51 @@ HEADER = """\
 """
 
 
-def export(folder: Path, out: Path, trial: int | None = None) -> Path:
-    """Write a bundle.
+@dataclass(frozen=True)
+class Weights:
+    """That a bundle gets weights, and in which of torch's types (by default the one that the model computes in)."""
+
+    dtype: str | None = None
+
+
+def export(folder: Path, out: Path, trial: int | None = None, weights: Weights | None = None) -> Path:
+    """Write a bundle. One that is already there and would be the same is left as it is.
 
     Args:
         folder: of the study.
         out: folder to make; it may exist if it is empty.
         trial: number of a completed or pruned trial; by default the champion of the confirmation, without one the
             completed trial with the best dev score.
+        weights: put the trial's weights into the folder ``model`` of the bundle.
 
     Returns:
         ``out``.
 
     Raises:
-        RequestError: no study, no such trial, nothing completed yet, rows changed since, or ``out`` is not empty.
+        RequestError: no study, no such trial, nothing completed yet, rows changed since, weights that are not kept, or
+            ``out`` holds anything else.
+        InfrastructureError: the weights cannot be read.
     """
     out = Path(out)
     _check_out(out)
     view = collect(Path(folder))
-    chosen = _choose(view, trial)
+    chosen = choose(view, trial)
     recipe = _recipe_of(view, chosen)
-    document = parse_document(to_yaml(_contents(view, chosen, recipe)), FILE).data
-    document["checksum"] = checksum(document)
-    text = HEADER + to_yaml(document)
-    bundle = build(Bundle, parse_document(text, FILE))  # what cannot be read back is not written
+    contents = _contents(view, chosen, recipe)
+    kept = None
+    if weights is not None:
+        kept = kept_weights(view, chosen)
+        check_base(recipe, kept)
+        contents["bundle"]["weights"] = _weights_record(recipe, weights)
+    if _is_there(out, contents):
+        return out
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         draft.chmod(0o755)
-        (draft / FILE).write_text(text, encoding="utf-8")
-        (draft / "environment.txt").write_text(facts.environment(), encoding="utf-8")
-        (draft / "README.md").write_text(model_card(bundle), encoding="utf-8")
+        if kept is not None and weights is not None:
+            _add_weights(draft / MODEL, recipe, kept, weights, contents)
+        _write_files(draft, contents, view)
         draft.replace(out)  # takes the place of an empty folder
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -73,13 +94,71 @@ def export(folder: Path, out: Path, trial: int | None = None) -> Path:
 
 
 def _check_out(out: Path) -> None:
+    """Refuse a place that is taken. Whether a bundle there is the one to be written is told later."""
     if out.exists() and not out.is_dir():
         raise RequestError(Problem("is a file", file=str(out), key="--out", expected="a new or empty folder"))
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(out.iterdir()) and not (out / FILE).is_file():
         raise RequestError(Problem("is not empty", file=str(out), key="--out", expected="a new or empty folder"))
 
 
-def _choose(view: StudyView, number: int | None) -> TrialView:
+def _is_there(out: Path, contents: dict[str, Any]) -> bool:
+    """Whether ``out`` holds this very bundle, whenever it was written.
+
+    Raises:
+        RequestError: it holds another one.
+    """
+    if not (out / FILE).is_file():
+        return False
+    found = load_document(out / FILE).data
+    same = parse_document(to_yaml(contents), FILE).data
+    for one in (found, same):
+        one.pop("checksum", None)
+        about = one["bundle"] = dict(one.get("bundle") or {})
+        about.pop("created", None)
+        if about.get("weights"):
+            about["weights"] = {**about["weights"], "bytes": None}  # known once they are written
+    if found != same:
+        raise RequestError(
+            Problem("holds another bundle", file=str(out), key="--out", expected="a new or empty folder")
+        )
+    return True
+
+
+def _weights_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
+    adapter = isinstance(recipe.training.trainable, LoraChoice)
+    trained = "float64" if recipe.model.dtype == "float64" else "float32"
+    dtype = weights.dtype or (trained if adapter else recipe.model.dtype)
+    return {"kind": "adapter" if adapter else "full", "dtype": dtype, "bytes": 0}
+
+
+def _add_weights(folder: Path, recipe: Recipe, kept: Kept, weights: Weights, contents: dict[str, Any]) -> None:
+    from dft_search.bundle.weights import write_weights  # imports transformers, which takes seconds
+
+    folder.mkdir()
+    write_weights(recipe, kept, folder, base=base_name(portable(recipe)[0]), dtype=weights.dtype)
+    contents["bundle"]["weights"]["bytes"] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _write_files(folder: Path, contents: dict[str, Any], view: StudyView) -> None:
+    document = parse_document(to_yaml(contents), FILE).data
+    document["checksum"] = checksum(document)
+    text = HEADER + to_yaml(document)
+    bundle = build(Bundle, parse_document(text, FILE))  # what cannot be read back is not written
+    told = {name: facts.public(version) for name, version in view.versions.items()}
+    files = {
+        FILE: text,
+        "environment.txt": facts.environment(told),
+        "rayjob.yaml": ray_job(bundle, told.get("ray") or facts.public(metadata.version("ray"))),
+        "README.md": model_card(bundle),
+    }
+    if bundle.bundle.weights is not None:
+        files[f"{MODEL}/README.md"] = weights_card(bundle)
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def choose(view: StudyView, number: int | None) -> TrialView:
+    """The trial of that number, by default the champion, without one the best. Raises RequestError."""
     by_number = {trial.number: trial for trial in view.trials}
     champion = _champion(view)
     if number is None:
@@ -160,7 +239,24 @@ def _confirmed(view: StudyView) -> dict[str, Any] | None:
     if not champion:
         return None
     spreads = {part: {key: champion[part].get(key) for key in ("mean", "sd", "n")} for part in ("dev", "test")}
-    return {"seeds": list(champion["seeds"]), **spreads}
+    arm = champion.get("arm")
+    runs = [trial for trial in view.trials if trial.phase == "confirm" and trial.arm == arm and trial.completed]
+    tasks = {
+        "dev_tasks": _by_task([run.dev for run in runs], view.metric),
+        "test_tasks": _by_task([run.test for run in runs], view.metric),
+    }
+    return {"seeds": list(champion["seeds"]), **spreads, **tasks}
+
+
+def _by_task(runs: list[Mapping[str, ScoreView]], metric: str) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds of every score but the study's own ``metric``."""
+    names = sorted({name for scores in runs for name in scores} - {metric})
+    found = {}
+    for name in names:
+        values = [scores[name].value for scores in runs if name in scores]
+        sd = statistics.stdev(values) if len(values) > 1 else None
+        found[name] = {"mean": statistics.fmean(values), "sd": sd, "n": len(values)}
+    return found
 
 
 def _data(view: StudyView, recipe: Recipe) -> dict[str, Any]:

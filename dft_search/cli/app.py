@@ -10,6 +10,7 @@ import typer
 import dft_search
 from dft_search.cli import (
     data,
+    doctor,
     export,
     init,
     layers,
@@ -60,7 +61,7 @@ def top(
         raise typer.Exit(WRONG_REQUEST)
 
 
-for verb in (init, plan, search, submit, status, stop, resume, report, export, verify, train, layers, schema):
+for verb in (init, plan, search, submit, status, stop, resume, report, export, verify, train, layers, doctor, schema):
     app.command(verb.__name__.rpartition(".")[2])(verb.run)
 app.add_typer(data.app, name="data")
 

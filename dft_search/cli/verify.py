@@ -32,6 +32,9 @@ def run(
         )
         out = console()
         out.print(table("Checks", ["what", "in the bundle", "here", "agrees"], rows))
+        for check in result["checks"]:
+            if check["message"] is not None:
+                out.print(check["message"], markup=False, highlight=False, soft_wrap=True)
         out.print("The bundle is reproduced here." if result["ok"] else "The bundle is NOT reproduced here.")
     return 0 if result["ok"] else 1
 

@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,21 @@ def connected(hint: str = "") -> Iterator[bool]:
                 atexit.unregister(ray.shutdown)  # it would wait for what is gone
             elif not joined:
                 ray.shutdown()
+
+
+def is_answered(address: str) -> bool:
+    """Whether somebody takes connections at ``HOST:PORT`` or ``ray://HOST:PORT``; True for names of Ray's own (auto).
+
+    Ray itself tries for minutes.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _doors() -> list[tuple[str, int]]:

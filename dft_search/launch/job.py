@@ -100,6 +100,7 @@ class JobReport:
         end: set when the job is over; then ``report`` may be None.
         checkpoint: folder of the newest complete checkpoint.
         times: where rank 0's time went so far (``launch.clock.JobClock``).
+        system: what the workers have used since the last report (``launch.usage``), over all ranks.
     """
 
     report: dict[str, Any] | None = None
@@ -107,6 +108,7 @@ class JobReport:
     end: JobEnd | None = None
     checkpoint: str | None = None
     times: dict[str, float] = field(default_factory=dict)
+    system: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dft_search.evaluation.options import ScoringOptions
 from dft_search.evaluation.scorer import Scorer, Scores
 from dft_search.launch.clock import JobClock
 from dft_search.launch.job import Beat, Job, JobEnd, JobReport, Wish, what_fits
+from dft_search.launch.usage import Usage
 from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
 from dft_search.training.loop import Diverged, Run, run_training, score_untrained
@@ -148,16 +149,15 @@ class SlotReporter:
         self.scorer = _scorer(recipe.scoring)
         self.parts: dict[str, Scores] = {}
         self.checkpoint_folder: str | None = None
-        self.clock = JobClock()
+        self.clock, self.usage = JobClock(), Usage(session)
         self.step = self.total = self.saved = 0
         self.records: deque[StepRecord] = deque()  # not told yet
         self.wish, self.served = Wish(), 0
         self._done = threading.Event()
 
     def __enter__(self) -> "SlotReporter":
-        if self.session.rank == 0:
-            self._thread = threading.Thread(target=self._beat, daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -168,7 +168,9 @@ class SlotReporter:
 
     def _beat(self) -> None:
         while not self._done.is_set():
-            self._tell()
+            self.usage.sample()
+            if self.session.rank == 0:
+                self._tell()
             self._done.wait(HEARTBEAT_SECONDS)
 
     def _tell(self) -> None:
@@ -187,11 +189,12 @@ class SlotReporter:
         return self.parts[self.job.parts[0]]
 
     def report(self, report: Report) -> Decision:
-        """Rank 0 sends the report; every rank waits for the answer by RPC."""
+        """Rank 0 sends the report, with what all ranks have used; every rank waits for the answer by RPC."""
+        system = self.usage.taken()
         if self.session.rank == 0:
             parts = {part: _plain(scores) for part, scores in self.parts.items()}
             times = self.clock.reported()
-            message = JobReport(report.to_dict(), parts, checkpoint=self.checkpoint_folder, times=times)
+            message = JobReport(report.to_dict(), parts, checkpoint=self.checkpoint_folder, times=times, system=system)
             ray.get(self.slot.report.remote(self.number, message))
         return Decision(ray.get(self.slot.decision.remote(self.number, report.fraction)))
 

@@ -32,7 +32,12 @@ class Output:
 
 
 def compute_loss(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, str]], objective: Objective
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, str]],
+    objective: Objective,
+    *,
+    max_length: int | None = None,
 ) -> Output:
     """The loss of ``objective`` on ``rows``, in one pass through ``model``.
 
@@ -42,8 +47,10 @@ def compute_loss(
             any other call it computes what it did before.
         tokenizer: the model's.
         rows: with en_instruction, en_input, en_output, tgt_instruction, tgt_input, tgt_output (or text, for ``lm``), as
-            far as the method reads them. A row is cut at the model's own longest position.
+            far as the method reads them.
         objective: what to minimize.
+        max_length: tokens at which a row is cut, as a recipe's ``data.max_length``; by default the model's own longest
+            position.
 
     Raises:
         RequestError: an unsupported model, an objective that does not fit it, no row, or a row that cannot be used.
@@ -59,7 +66,7 @@ def compute_loss(
         encode_row(
             _row(row, number, objective),
             tokenizer,
-            max_length=lm.config.max_position_embeddings,
+            max_length=max_length or lm.config.max_position_embeddings,
             query_text=objective.conversion.text,
         )
         for number, row in enumerate(rows)

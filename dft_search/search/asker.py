@@ -214,6 +214,14 @@ class Asker:
         return make_sampler(self.options, derive_seed(self.options.seed, "sampler", number))
 
 
+def read_outcomes(storage: BaseStorage, name: str) -> dict[int, Outcome | None]:
+    """How the trials of a study in a storage ended, by number; None for open ones. Empty where there is none."""
+    if name not in optuna.get_all_study_names(storage):
+        return {}
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    return {trial.number: _outcome(trial) for trial in trials}
+
+
 def _outcome(trial: FrozenTrial) -> Outcome | None:
     told = trial.user_attrs.get(OUTCOME)
     return Outcome(told) if told is not None and trial.state.is_finished() else None

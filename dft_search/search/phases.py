@@ -12,19 +12,23 @@ from optuna.storages import BaseStorage
 
 from dft_search.config import InfrastructureError, Problem, RequestError
 from dft_search.config.background import repeated
+from dft_search.evaluation.options import Part
 from dft_search.search.asker import Asker
 from dft_search.search.baseline import score_base
 from dft_search.search.definition import Definition
+from dft_search.search.inputs import StudyInputs
+from dft_search.search.outcomes import Outcome
 from dft_search.search.planning import most_slots, slot_spec
 from dft_search.search.progress import Progress
 from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
 from dft_search.search.storage import open_storage
 from dft_search.search.study_folder import StudyFolder, studies_folder
+from dft_search.tracking.audit import open_children
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.tracker import Tracker
-from dft_search.tracking.uri import check_uri, ui_command
+from dft_search.tracking.uri import check_uri, runs_page, ui_command
 
 POLL_SECONDS = 0.5
 TICK_SECONDS = 10.0  # between two looks at the clock of a phase
@@ -37,6 +41,7 @@ def run_phases(
     uri: str,
     facts: dict[str, Any],
     data: dict[str, Any],
+    inputs: StudyInputs,
     progress: Progress,
     *,
     confirm: bool,
@@ -49,6 +54,7 @@ def run_phases(
         uri: of MLflow.
         facts: params of every MLflow run.
         data: what ``study.json`` says about the rows.
+        inputs: what MLflow is told about rows and items.
         progress: shows what happens.
         confirm: whether the confirmation runs.
 
@@ -66,14 +72,16 @@ def run_phases(
     problems = check_uri(uri, nodes=len(room.nodes) + room.grows)
     if problems:
         raise RequestError(problems)
-    tracker, parent = _open_record(definition, folder, uri, facts, data)
+    tracker, parent = _open_record(definition, folder, uri, facts, data, inputs)
     storage = open_storage(options.database, folder.journal)
     asker = Asker(storage, options, definition.space, definition.fixed)
     _same_database(asker, folder)
     asker.enqueue_once(definition.first_points())
-    session = StudySession(definition, folder, tracker, parent, progress, facts)
+    session = StudySession(definition, folder, tracker, parent, progress, facts, inputs)
     searching = Searching(session, asker)
     session.close_open()
+    if folder.read_state()["sessions"] > 1:
+        _close_strangers(session, uri)
     phase = "failed"
     try:
         many = "s" if plan.slots > 1 else ""
@@ -103,8 +111,30 @@ def run_phases(
     return 0 if session.best() is not None else 1
 
 
+def _close_strangers(session: StudySession, uri: str) -> None:
+    """Close runs that an earlier session opened and that this folder does not know: it was copied before they began.
+
+    Their trials run again, each in a run of its own.
+    """
+    tracker, options = session.tracker, session.options
+    known = {record.mlflow_run_id for record in session.records.values() if record.mlflow_run_id}
+    try:
+        parent = tracker.resolve(session.parent)
+        strangers = open_children(uri, options.tracking.experiment or options.name, parent, known)
+    except InfrastructureError:
+        return  # `doctor --fix` finds them once the store answers
+    for run in strangers:
+        tracker.log(run, [], {"outcome": Outcome.INTERRUPTED.value})
+        tracker.end(run, "KILLED")
+
+
 def _open_record(
-    definition: Definition, folder: StudyFolder, uri: str, facts: dict[str, Any], data: dict[str, Any]
+    definition: Definition,
+    folder: StudyFolder,
+    uri: str,
+    facts: dict[str, Any],
+    data: dict[str, Any],
+    inputs: StudyInputs,
 ) -> tuple[Tracker, str]:
     """MLflow's writer and the study's parent run, a new one or an earlier session's; ``study.json`` knows both."""
     options = definition.options
@@ -117,6 +147,9 @@ def _open_record(
         told = {**facts, "trials": options.budget.trials}
         parent = tracker.start_parent(options.name, told, {"study": options.name}, parent)
         tracker.log_text(parent, folder.study_file.read_text(encoding="utf-8"), "study.yaml")
+        scoring = definition.recipe.scoring
+        parts: list[Part] = ["steer", "select", *(["test"] if scoring is not None and scoring.test else [])]  # type: ignore[list-item]
+        tracker.log_inputs(parent, [inputs.own, *inputs.items(definition.recipe, parts)])
     folder.update_state(
         name=options.name,
         created=state.get("created", time.time()),
@@ -213,6 +246,7 @@ def _leave(session: StudySession, phase: str, uri: str) -> None:
     folder, tracker = session.folder, session.tracker
     try:
         session.close_open()
+        session.learn_run_ids()
         folder.update_state(state=phase)
         _finish_report(folder, tracker, session.parent, phase, session.watcher, uri)
     except (OSError, InfrastructureError):
@@ -237,13 +271,13 @@ def _finish_report(folder: StudyFolder, tracker: Tracker, parent: str, phase: st
     tracker.end(parent, "FINISHED" if phase == "finished" else "KILLED" if phase == "interrupted" else "FAILED")
     left = tracker.close()
     if left:
-        progress.line(
-            f"{left} writes to MLflow wait in {folder.path / 'spill.jsonl'}; they are sent on the next resume"
-        )
+        name = go_on(folder).rpartition(" ")[2]
+        progress.line(f"{left} writes wait for MLflow; dft-search doctor {name} --fix sends them once it answers")
     progress.closing(
         verdict=report["verdict"],
         report=folder.path / "report.html",
         command=ui_command(uri),
+        page=runs_page(uri, tracker.experiment_id) if tracker.experiment_id and uri != "databricks" else None,
         resume=go_on(folder) if phase != "finished" else None,
     )
 

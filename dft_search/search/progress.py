@@ -75,13 +75,15 @@ class Progress:
         said = f": {record.message.strip().splitlines()[-1]}" if record.message else ""
         self.line(f"{_title(record)} {record.outcome}, {self._score(record)}{said}")
 
-    def closing(self, *, verdict: str, report: Path, command: str, resume: str | None) -> None:
+    def closing(self, *, verdict: str, report: Path, command: str, page: str | None, resume: str | None) -> None:
         """The last lines."""
         print_line = lambda text: self.console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
         print_line("")
         print_line(verdict)
         print_line(f"Report:    {report}")
         print_line(f"MLflow UI: {command}")
+        if page is not None:
+            print_line(f"Its runs:  {page}")
         if resume is not None:
             print_line(f"Go on:     {resume}")
 

@@ -13,12 +13,14 @@ from dft_search.config.files import write_text
 from dft_search.launch.connect import connected, in_ray_job
 from dft_search.search.definition import ENTROPY, Definition, load_study
 from dft_search.search.entropy_point import with_entropy
+from dft_search.search.inputs import StudyInputs
 from dft_search.search.mirror import find_study, mirrored
 from dft_search.search.options import Transfer
 from dft_search.search.phases import go_on, run_phases
 from dft_search.search.progress import Progress
 from dft_search.search.signals import stop_signals
 from dft_search.search.study_folder import StudyFolder, check_name, studies_folder
+from dft_search.tracking.audit import check_access
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.uri import check_uri, resolve_uri
 
@@ -30,7 +32,7 @@ def search(path: str, *, name: str | None, resume: bool, confirm: bool | None, o
 
     Raises:
         RequestError: the file is wrong, or the study exists and ``resume`` is not set.
-        InfrastructureError: no cluster, or it cannot hold one slot.
+        InfrastructureError: no cluster, or it cannot hold one slot, or MLflow refuses our credentials.
     """
     definition = load_study(path, overrides, name=name)
     check_name(definition.options.name)
@@ -102,7 +104,8 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool | None) -
         problems.append(replace(place, expected="${VARIABLE} in its place, or MLFLOW_TRACKING_URI"))
     if problems:
         raise RequestError(problems)
-    facts, data = _read_data(definition)
+    facts, data, inputs = _read_data(definition)
+    check_access(uri)
     with folder.locked():
         folder.stop_flag.unlink(missing_ok=True)
         state = folder.read_state()
@@ -118,7 +121,7 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool | None) -
                     progress.line(f"note: {warning}")
                 progress.phase("Connecting to Ray")
                 with connected(f"; go on with: {go_on(folder)}"), stop_signals(_wish(folder, progress)):
-                    return run_phases(definition, folder, uri, facts, data, progress, confirm=confirm)
+                    return run_phases(definition, folder, uri, facts, data, inputs, progress, confirm=confirm)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -141,8 +144,9 @@ def _wish(folder: StudyFolder, progress: Progress) -> Callable[[], None]:
     return wish
 
 
-def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the rows once, before anything expensive: params for MLflow, and what study.json says about the data."""
+def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any], StudyInputs]:
+    """Read the rows once, before anything expensive: params for MLflow, what study.json says about the data, and what
+    MLflow says."""
     from dft_search.data.rows import read_rows
 
     recipe = definition.recipe
@@ -154,4 +158,5 @@ def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
         "batch_rows": recipe.training.batch_rows,
         "data_fingerprint": rows.fingerprint,
     }
-    return facts, {"rows": len(rows.rows), "dropped": rows.dropped, "fingerprint": rows.fingerprint}
+    data = {"rows": len(rows.rows), "dropped": rows.dropped, "fingerprint": rows.fingerprint}
+    return facts, data, StudyInputs(recipe, rows)

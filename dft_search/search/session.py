@@ -12,8 +12,10 @@ from dft_search.evaluation.retention import ENGLISH_RETENTION, BaseScores, engli
 from dft_search.evaluation.scores import Score
 from dft_search.launch.job import Job, JobEnd, JobReport
 from dft_search.search.definition import PERFORMANCE, Definition
+from dft_search.search.inputs import StudyInputs
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.study_folder import StudyFolder, TrialRecord
+from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.tracker import Tracker
 from dft_search.training.places import remove
@@ -40,6 +42,7 @@ class StudySession:
         parent: MLflow run of the study.
         watcher: is told what happens.
         facts: params of every MLflow run that are the same for all trials.
+        inputs: what runs read, for MLflow; None where nobody asks.
     """
 
     def __init__(
@@ -50,9 +53,11 @@ class StudySession:
         parent: str,
         watcher: Watcher,
         facts: dict[str, Any],
+        inputs: StudyInputs | None = None,
     ):
         self.definition, self.folder = definition, folder
         self.tracker, self.parent, self.watcher, self.facts = tracker, parent, watcher, facts
+        self.inputs = inputs
         self.options = definition.options
         self.lock = threading.RLock()  # confirmation drives its jobs from one thread a slot
         self.stopping: str | None = None
@@ -85,7 +90,7 @@ class StudySession:
                 record.started = time.time()
                 self.records[record.trial] = record
             record.checkpoint_uri = self.folder.checkpoints(record.trial, self.options.storage)
-            self._open_run(record, recipe)
+            self._open_run(record, recipe, parts, untrained)
             self.folder.write_trial(record)
             section = recipe.model_dump(mode="json", exclude_unset=True, by_alias=True)
             write_text(self.folder.trial(record.trial) / "recipe.yaml", json.dumps({"recipe": section}, indent=1))
@@ -95,10 +100,12 @@ class StudySession:
                 record.trial, name, section, recipe.hash, record.seed, folder, list(rungs), parts, untrained=untrained
             )
 
-    def _open_run(self, record: TrialRecord, recipe: Recipe) -> None:
+    def _open_run(self, record: TrialRecord, recipe: Recipe, parts: list[Any], untrained: bool) -> None:
         if record.mlflow_run_id is not None and self.tracker.reopen(record.mlflow_run_id):
+            self.tracker.log(record.mlflow_run_id, [], {"outcome": RUNNING})
             return
         tags = {
+            "outcome": RUNNING,
             "phase": record.phase,
             "trial": str(record.trial),
             "seed": str(record.seed),
@@ -106,13 +113,23 @@ class StudySession:
             "checkpoint_uri": record.checkpoint_uri,
             **({"arm": record.arm} if record.arm else {}),
         }
-        params = {**record.params, **self.facts, "method": recipe.method}
+        read = self._inputs(recipe, parts, untrained)
+        params = {**record.params, **self.facts, "method": recipe.method, "batch_rows": recipe.training.batch_rows}
+        if read and not untrained:
+            params["data_fingerprint"] = read[0].digest  # of a control: not that of the study
         name = record.name if record.arm is None else f"{record.name} {record.arm}"
         record.mlflow_run_id = new_run()  # written down first: a run that nobody knows of would stay open for ever
         self.folder.write_trial(record)
         record.mlflow_run_id = self.tracker.start_trial(self.parent, name, params, tags, record.mlflow_run_id)
         text = json.dumps({"recipe": recipe.model_dump(mode="json", by_alias=True)}, indent=1)
         self.tracker.log_text(record.mlflow_run_id, text, "recipe.yaml")
+        self.tracker.log_inputs(record.mlflow_run_id, read)
+
+    def _inputs(self, recipe: Recipe, parts: list[Any], untrained: bool) -> list[DataInput]:
+        if self.inputs is None:
+            return []
+        rows = [] if untrained else [self.inputs.training(recipe)]
+        return rows + self.inputs.items(recipe, parts)
 
     # --------------------------------------------------------------------------------------- taking in
     def on_report(self, trial: int, report: JobReport) -> None:
@@ -127,6 +144,7 @@ class StudySession:
             _add_perf(record, told["history"])
             record.feasible = all(violation <= 0 for violation in self.violations(record).values())
             record.checkpoint_uri, record.times = report.checkpoint or record.checkpoint_uri, report.times
+            told["system"] = report.system
             self.folder.append_report(trial, told)
             sealed = report.parts.get("test")
             if sealed is not None:  # read by confirmation once the champion is chosen, by nobody before
@@ -167,13 +185,8 @@ class StudySession:
         return {name: violation for name, violation in found.items() if math.isfinite(violation)}
 
     def _log(self, record: TrialRecord, told: dict[str, Any]) -> None:
-        points: list[tuple[str, float, int]] = []
-        for step in told["history"]:
-            if step["step"] > record.logged_step:
-                points += [(key, value, step["step"]) for key, value in step["metrics"].items()]
+        points = report_points(told, after=record.logged_step)
         record.logged_step = max(record.logged_step, told["step"])
-        points += score_points("dev", told["scores"], told["step"])
-        points.append(("budget_fraction", told["fraction"], told["step"]))
         assert record.mlflow_run_id is not None
         self.tracker.log(record.mlflow_run_id, points, {"checkpoint_uri": record.checkpoint_uri})
 
@@ -207,6 +220,7 @@ class StudySession:
             if end.message:
                 self.tracker.log_text(record.mlflow_run_id, end.message, "message.txt")
             self.tracker.end(record.mlflow_run_id, TABLE[outcome].mlflow)  # type: ignore[arg-type]
+            record.mlflow_run_id = self.tracker.resolve(record.mlflow_run_id)
             self.folder.write_trial(record)
             if TABLE[outcome].final:
                 self._tidy()
@@ -229,6 +243,20 @@ class StudySession:
         for record in self.records.values():
             if record.outcome == RUNNING:
                 self.on_end(record.trial, JobEnd(Outcome.INTERRUPTED.value))
+
+    def learn_run_ids(self) -> None:
+        """Send what waits; then the ids that MLflow has given to runs take the place of local ones."""
+        if self.tracker.pending:
+            self.tracker.replay()
+        for record in self.records.values():
+            known = self.tracker.resolve(record.mlflow_run_id) if record.mlflow_run_id else None
+            if known != record.mlflow_run_id:
+                record.mlflow_run_id = known
+                self.folder.write_trial(record)
+        told = {**self.folder.read_state().get("mlflow", {}), "run_id": self.tracker.resolve(self.parent)}
+        self.folder.update_state(
+            mlflow={**told, "experiment_id": self.tracker.experiment_id or told.get("experiment_id")}
+        )
 
     def fail(self, reason: str) -> None:
         """End the session for a reason that lies in the infrastructure. Trials that run stop at their next step."""
@@ -280,6 +308,15 @@ def _add_perf(record: TrialRecord, history: list[dict[str, Any]]) -> None:
         before = record.steps - len(history)
         mean = record.perf.get(SPEED, 0.0) * before + sum(speed)
         record.perf[SPEED] = mean / max(1, before + len(speed))
+
+
+def report_points(told: Mapping[str, Any], after: int = 0) -> list[tuple[str, float, int]]:
+    """MLflow metrics of one report, a line of ``reports.jsonl``; of its steps those behind ``after``."""
+    history = [step for step in told["history"] if step["step"] > after]
+    points = [(key, value, step["step"]) for step in history for key, value in step["metrics"].items()]
+    points += score_points("dev", told["scores"], told["step"])
+    points.append(("budget_fraction", told["fraction"], told["step"]))
+    return points + [(f"system/{name}", value, told["step"]) for name, value in told.get("system", {}).items()]
 
 
 def score_points(part: str, scores: dict[str, dict[str, Any]], step: int) -> list[tuple[str, float, int]]:

@@ -7,9 +7,10 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.secrets import mask
 
-Kind = Literal["create", "log", "text", "file", "end", "reopen"]
+Kind = Literal["create", "log", "inputs", "text", "file", "end", "reopen"]
 Point = tuple[str, float, int]  # metric, value, step
 
 LOCAL = "local-"  # prefix of the id that a run has until the store gives it one
@@ -65,6 +66,11 @@ def log(run: str, metrics: list[Point], tags: dict[str, Any] | None) -> Operatio
     """Metrics and tags of one report."""
     points = [[_key(key), float(value), int(step)] for key, value, step in metrics]
     return Operation("log", run, now(), {"metrics": points, "tags": _texts(tags or {}, MAX_TAG)})
+
+
+def inputs(run: str, data: list[DataInput]) -> Operation:
+    """Data sets that a run reads."""
+    return Operation("inputs", run, now(), {"inputs": [one.to_dict() for one in data]})
 
 
 def _texts(values: dict[str, Any], limit: int) -> dict[str, str]:

@@ -65,6 +65,25 @@ class Spill:
         with self._rejected.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"reason": reason, "operation": json.loads(operation.to_json())}) + "\n")
 
+    def rejected(self) -> list[tuple[Operation, str]]:
+        """What was set aside, with the store's reasons."""
+        if not self._rejected.exists():
+            return []
+        entries = [json.loads(line) for line in self._rejected.read_text(encoding="utf-8").splitlines() if line]
+        return [(Operation(**entry["operation"]), entry["reason"]) for entry in entries]
+
+    def requeue_rejected(self) -> int:
+        """Put what was set aside behind what waits, and forget that it was. Returns how many operations.
+
+        States of runs, which are no longer what they were, and files that are gone are left out.
+        """
+        again = [operation for operation, _ in self.rejected() if operation.kind not in ("end", "reopen")]
+        again = [one for one in again if one.kind != "file" or Path(one.data["source"]).is_file()]
+        for operation in again:
+            self.append(operation)
+        self._rejected.unlink(missing_ok=True)
+        return len(again)
+
     def runs(self) -> dict[str, str]:
         """Real run ids by local id."""
         return json.loads(self._runs.read_text(encoding="utf-8")) if self._runs.exists() else {}

@@ -6,15 +6,15 @@ Everything goes through ``MlflowClient`` with explicit run ids; the fluent activ
 import getpass
 import logging
 import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from dft_search.tracking.inputs import to_mlflow
 from dft_search.tracking.operations import LOCAL, MAX_TAG, Operation
-from dft_search.tracking.uri import DATABASES, artifact_root, sqlite_file
+from dft_search.tracking.reach import PROBE_SECONDS, Rejected, check_reachable, limits, translated
+from dft_search.tracking.uri import artifact_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,29 +23,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 REQUEST_SECONDS = 10  # one request; MLFLOW_HTTP_REQUEST_TIMEOUT of the user wins
-PROBE_SECONDS = 3  # is anybody there?
 RUN_KEY = "dft_search.run_key"  # tag with the local id: finds the run of a creation whose answer was lost
 MAX_METRICS = 900  # a request: MLflow takes 1000 entities, up to 100 of them tags
 MAX_PAIRS = 100  # params or tags in a request
-
-# Answers that would be the same however often one asks.
-_FINAL = {
-    "INVALID_PARAMETER_VALUE",
-    "RESOURCE_DOES_NOT_EXIST",
-    "RESOURCE_ALREADY_EXISTS",
-    "BAD_REQUEST",
-    "INVALID_STATE",
-    "MALFORMED_REQUEST",
-    "NOT_FOUND",
-}
-
-
-class Rejected(Exception):
-    """The store answered, and will never take this operation."""
-
-
-class Unavailable(Exception):
-    """The store did not answer, or cannot take anything now."""
 
 
 class Store:
@@ -65,14 +45,16 @@ class Store:
         self._client: MlflowClient | None = None
         self._held: dict[str, _Held] = {}  # of the runs that are open here
 
-    def probe(self) -> None:
+    def probe(self, seconds: int = PROBE_SECONDS) -> None:
         """Ask something cheap.
 
         Raises:
-            Unavailable: no answer within seconds.
+            Unavailable: no answer within ``seconds``.
+            Refused: an answer that the credentials are wrong.
+            Rejected: there is no client for such a store.
         """
-        with _translated(), _limits(PROBE_SECONDS):
-            self._connect().search_experiments(max_results=1)
+        with translated(), limits(seconds):
+            self.client.search_experiments(max_results=1)
 
     def perform(self, operation: Operation, *, again: bool) -> str:
         """Perform one operation and return the real run id.
@@ -84,16 +66,20 @@ class Store:
         Raises:
             Unavailable, Rejected
         """
-        with _translated(), _limits(int(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or REQUEST_SECONDS)):
-            client = self._connect()
+        with translated(), limits(int(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or REQUEST_SECONDS)):
+            client = self.client
             if operation.kind == "create":
                 return self._create(client, operation, again)
             run, data = self.real(operation.run), operation.data
             if operation.kind == "log":
                 self._log(client, run, operation.time, data["metrics"], data["tags"])
+            elif operation.kind == "inputs":
+                client.log_inputs(run, [to_mlflow(one) for one in data["inputs"]])
             elif operation.kind == "text":
                 client.log_text(run, data["text"], data["path"])
             elif operation.kind == "file":
+                if not Path(data["source"]).is_file():
+                    raise Rejected(f"{data['source']} is gone")
                 client.log_artifact(run, data["source"])
             elif operation.kind == "reopen":
                 client.update_run(run, status="RUNNING")
@@ -108,15 +94,17 @@ class Store:
         if not run.startswith(LOCAL):
             return run
         if run not in self.known:
-            found = self._find(self._connect(), run)
+            found = self._find(self.client, run)
             if found is None:
                 raise Rejected(f"the run {run} was never created")
             self.known[run] = found
         return self.known[run]
 
-    def _connect(self) -> "MlflowClient":
+    @property
+    def client(self) -> "MlflowClient":
+        """MLflow's client. Raises what a store that cannot be reached raises."""
         if self._client is None:
-            _check_reachable(self.uri)
+            check_reachable(self.uri)
             from mlflow import MlflowClient
 
             logging.getLogger("mlflow").setLevel(logging.WARNING)  # "Creating initial MLflow database tables..."
@@ -217,67 +205,3 @@ def _source() -> dict[str, str]:
     except (KeyError, OSError):
         return tags  # a container whose user has no name
     return tags
-
-
-def _check_reachable(uri: str) -> None:
-    """Fail within seconds where MLflow would try a database for minutes.
-
-    Raises:
-        OSError: nobody listens there, or the folder of the SQLite file cannot be written.
-    """
-    database = sqlite_file(uri)
-    if database is not None:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(database if database.exists() else database.parent, os.W_OK):
-            raise PermissionError(f"{database} cannot be written")
-        return
-    parts = urlsplit(uri)
-    ports = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-    scheme = parts.scheme.split("+")[0]
-    if scheme in DATABASES and parts.hostname:
-        socket.create_connection((parts.hostname, parts.port or ports[scheme]), timeout=PROBE_SECONDS).close()
-
-
-@contextmanager
-def _limits(seconds: int) -> Iterator[None]:
-    """Short time-outs and no retries of MLflow's own while the block runs: retries are ours, and know about repeats."""
-    wanted = {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Every failure of MLflow, of its database or of the network as ``Unavailable`` or ``Rejected``."""
-    import requests
-    import sqlalchemy.exc
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (Rejected, Unavailable):
-        raise
-    except MlflowException as error:
-        raise (Rejected if error.error_code in _FINAL else Unavailable)(str(error)) from error
-    except requests.HTTPError as error:
-        # Artifacts alone come here. A store that takes runs but not files must not hold up the numbers.
-        overloaded = error.response is not None and error.response.status_code in (429, 502, 503, 504)
-        raise (Unavailable if overloaded else Rejected)(str(error)) from error
-    except (requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-        raise Unavailable(f"{type(error).__name__}: {error}") from error
-    except Exception as error:
-        # Artifact stores raise what their client libraries raise. The caller records it; training goes on.
-        raise Rejected(f"{type(error).__name__}: {error}") from error

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dft_search.tracking import operations
+from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.operations import Operation, Point
+from dft_search.tracking.reach import PROBE_SECONDS, Rejected, Unavailable, reason
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.spill import Spill
-from dft_search.tracking.store import Rejected, Store, Unavailable
+from dft_search.tracking.store import REQUEST_SECONDS, Store
 from dft_search.tracking.uri import absolute_uri
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -58,6 +60,11 @@ class Tracker:
         """Writes that wait in the spill file."""
         return len(self._spill)
 
+    @property
+    def rejected(self) -> list[str]:
+        """The store's reasons for refusing writes, one for each."""
+        return [reason for _, reason in self._spill.rejected()]
+
     def start_parent(self, name: str, params: dict[str, Any], tags: dict[str, Any], run_id: str | None = None) -> str:
         """Begin the run of a study. Params are final, tags may change. Returns its id.
 
@@ -79,6 +86,11 @@ class Tracker:
     def log(self, run_id: str, metrics: list[Point], tags: dict[str, Any] | None = None) -> None:
         """One report: metrics as (key, value, step), and tags. One request, more only above 900 metrics."""
         self._write(operations.log(run_id, metrics, tags))
+
+    def log_inputs(self, run_id: str, data: list[DataInput]) -> None:
+        """Data sets that a run reads. Those that it has already are not added again."""
+        if data:
+            self._write(operations.inputs(run_id, data))
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """A small text as artifact ``path``; secrets are masked."""
@@ -109,14 +121,18 @@ class Tracker:
             self._replay(None)
             return before - self.pending
 
+    def requeue_rejected(self) -> int:
+        """Let ``replay`` try again what the store has refused, but for states of runs. Returns how many writes."""
+        with self._lock:
+            return self._spill.requeue_rejected()
+
     def close(self) -> int:
         """Try once more to send what waits. Returns how many writes stay in the spill file."""
         with self._lock:
             if self.pending:
                 self.replay()
             if self.pending:
-                message = "%d writes to MLflow wait in %s; they are sent when the study goes on"
-                logger.warning(message, self.pending, self._spill.path)
+                logger.warning("%d writes to MLflow wait in %s", self.pending, self._spill.path)
             return self.pending
 
     def _create(
@@ -168,7 +184,7 @@ class Tracker:
             return
         began, sent = time.monotonic(), 0
         try:
-            self._store.probe()
+            self._store.probe(PROBE_SECONDS if seconds is not None else REQUEST_SECONDS)  # in the end we have time
             for operation in waiting:
                 if seconds is not None and time.monotonic() - began > seconds:
                     break
@@ -187,10 +203,9 @@ class Tracker:
 
     def _fall_asleep(self, error: Exception) -> None:
         if not self._rest:
-            reason = mask(str(error).splitlines()[0] if str(error) else type(error).__name__)
             logger.warning(
                 "MLflow at %s does not answer (%s); the record is kept in %s and sent later",
-                mask(self.uri), reason[:300], self._spill.path,
+                mask(self.uri), reason(error), self._spill.path,
             )  # fmt: skip
         self._rest = min(max(2 * self._rest, FIRST_REST), LONGEST_REST)
         self._asleep_until = time.monotonic() + self._rest
@@ -201,9 +216,8 @@ class Tracker:
         self._rest = self._asleep_until = 0.0
 
     def _set_aside(self, operation: Operation, error: Exception) -> None:
-        reason = mask(str(error))
-        self._spill.reject(operation, reason)
-        logger.warning("MLflow refused to %s run %s: %s", operation.kind, operation.run, reason.splitlines()[0][:300])
+        self._spill.reject(operation, mask(str(error)))
+        logger.warning("MLflow refused to %s run %s: %s", operation.kind, operation.run, reason(error))
 
     def _allowed(self, path: Path, size: int) -> bool:
         """The allow-list of artifacts."""

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -71,12 +72,17 @@ def check_uri(uri: str, nodes: int = 1, *, job: bool = False) -> list[Problem]:
 
 
 def absolute_uri(uri: str) -> str:
-    """``uri`` with a relative path made absolute, so that it means the same from every folder."""
+    """``uri`` with a relative path made absolute, so that it means the same from every folder.
+
+    Of PostgreSQL's two clients the one that is installed is named: SQLAlchemy alone would look for the older one.
+    """
     match = _SQLITE_RELATIVE.match(uri)
     if match and not match.group("path").startswith(":"):
         return f"{match.group('head')}{Path(match.group('path')).absolute()}"
     if _scheme(uri) == "":
         return Path(uri).expanduser().absolute().as_uri()
+    if uri.startswith("postgresql://") and find_spec("psycopg2") is None and find_spec("psycopg") is not None:
+        return uri.replace("postgresql://", "postgresql+psycopg://", 1)
     return uri
 
 
@@ -108,6 +114,12 @@ def ui_command(uri: str, port: int = 5000) -> str:
     # A password must not be printed: the shell puts it in.
     store = shlex.quote(uri) if mask(uri) == uri else '"$MLFLOW_TRACKING_URI"'
     return f"{shlex.quote(program)} ui --backend-store-uri {store} --host 127.0.0.1 --port {port}"
+
+
+def runs_page(uri: str, experiment_id: str, port: int = 5000) -> str:
+    """Address of the page with an experiment's runs: MLflow's own first page is about language model traces."""
+    server = mask(uri).rstrip("/") if _scheme(uri) in ("http", "https") else f"http://127.0.0.1:{port}"
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
 def _scheme(uri: str) -> str:

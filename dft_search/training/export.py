@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dft_search.models.live import LiveModel
 from dft_search.training.sharding import gather
-from dft_search.training.trainable import trainable_parameters
+from dft_search.training.trainable import adapter_file_name, trainable_parameters
 
 
 def save_pretrained(live: LiveModel, folder: str | Path) -> None:
@@ -31,7 +31,7 @@ def save_pretrained(live: LiveModel, folder: str | Path) -> None:
         state = _gathered(dict(live.model.named_parameters()), compute, live.rank)
     else:
         adapter = trainable_parameters(live.model).items()
-        named = {f"base_model.model.{name.replace('.default.', '.')}": parameter for name, parameter in adapter}
+        named = {adapter_file_name(name): parameter for name, parameter in adapter}
         state = _gathered(named, None, live.rank)
         if any(tensor.ndim != 2 or tensor.numel() == 0 for tensor in state.values()):
             raise ValueError("an adapter weight is empty or not a matrix")

@@ -21,7 +21,7 @@ class _Recorder(SilentReporter):
 
 
 def replay(recipe: Recipe, seed: int, steps: int, session: Session, workspace: Workspace) -> list[StepRecord]:
-    """Records of the first ``steps`` steps of the run that ``recipe`` and ``seed`` stand for. One rank alone.
+    """Records of the first ``steps`` steps of the run that ``recipe`` and ``seed`` stand for. Collective.
 
     On the same machine and number of ranks they are bit for bit those of the run; elsewhere they agree to rounding.
     """

@@ -20,23 +20,32 @@ def set_trainable(model: PreTrainedModel, trainable: Trainable, compute: torch.d
     copy, and in one FSDP unit they must be of one type.
     """
     if isinstance(trainable, LoraChoice):
-        options = trainable.lora
-        config = LoraConfig(
-            r=options.rank,
-            lora_alpha=options.alpha,
-            lora_dropout=options.dropout,
-            target_modules=list(options.targets),
-            base_model_name_or_path=model.config.name_or_path,
-            task_type="CAUSAL_LM",
-        )
         model.requires_grad_(False)
-        inject_adapter_in_model(config, model)
+        inject_adapter_in_model(adapter_config(trainable, model.config.name_or_path), model)
     else:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(_moves(name, trainable))
     master = torch.promote_types(compute, torch.float32)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(master if parameter.requires_grad else compute)
+
+
+def adapter_config(trainable: LoraChoice, base: str) -> LoraConfig:
+    """peft's description of the adapters on the model that is called ``base``."""
+    options = trainable.lora
+    return LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=list(options.targets),
+        base_model_name_or_path=base,
+        task_type="CAUSAL_LM",
+    )
+
+
+def adapter_file_name(name: str) -> str:
+    """Name of an adapter's parameter as peft's files have it."""
+    return f"base_model.model.{name.replace('.default.', '.')}"
 
 
 def _moves(name: str, trainable: Trainable) -> bool:

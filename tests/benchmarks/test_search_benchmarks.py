@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dft_search.search.study_folder import TrialRecord
-from tests.benchmarks import overhead, quality_grid, search_quality, simulated, turnaround
+from tests.benchmarks import overhead, quality_grid, search_quality, simulated, tracking, turnaround
 from tests.benchmarks.quality_grid import SEEDS, WORLDS, Cell, Entry
 from tests.benchmarks.simulated import SEARCHERS, Pick, World
 
@@ -162,3 +162,15 @@ def test_missed_limits_of_overhead() -> None:
     kept = dict.fromkeys(overhead.LIMITS, 0.0)
     assert overhead.missed(kept) == []
     assert overhead.missed({**kept, "last_to_first": 1.31, "left_running": 1}) == ["last_to_first", "left_running"]
+
+
+# ------------------------------------------------------------------------------------------- the record
+def test_what_a_report_costs_is_counted(tmp_path: Path) -> None:
+    """30 metrics a report; to SQLite no request leaves the process."""
+    assert len({key for key, _, _ in tracking.report(0)}) == 30
+    found = tracking.write_children(f"sqlite:///{tmp_path}/mlflow.db", tmp_path, 3)
+    assert found["reports"] == 9 and found["requests_a_report"] == 0 and found["report_ms"] > 0
+    parts = {"SQLite": found | {"study_share": 0.02}, "server": {"requests_a_report": 1.0}}
+    assert tracking.missed({"parts": parts}) == ["study_share"]
+    shown = tracking.lines({"cores": 1, "versions": {}, "parts": parts})
+    assert "| HTTP requests a report | 0 | 1 | 1 |" in shown and shown[-1] == "missed: study_share"

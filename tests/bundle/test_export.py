@@ -1,14 +1,26 @@
 """What `export` writes, and what it refuses."""
 
+import getpass
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+import dft_search
 from dft_search.bundle.portable import portable
 from dft_search.bundle.read import bundle_file, read_bundle
-from dft_search.bundle.write import export
+from dft_search.bundle.write import Weights, export
 from dft_search.config import RequestError, build, parse_document
 from dft_search.config.document import to_yaml
+from dft_search.search.study_folder import StudyFolder, TrialRecord
 from dft_search.training.recipe import Recipe, check_recipe, load_recipe
 from tests.bundle.conftest import SEED, VERDICT, write_study
 from tests.training.tiny import make_recipe
@@ -16,7 +28,7 @@ from tests.training.tiny import make_recipe
 
 def test_the_champion(study: Path, trained_world: Path, tmp_path: Path, monkeypatch) -> None:
     out = export(study, tmp_path / "winner")
-    assert sorted(path.name for path in out.iterdir()) == ["README.md", "bundle.yaml", "environment.txt"]
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "bundle.yaml", "environment.txt", "rayjob.yaml"]
     bundle = read_bundle(out)
     about = bundle.bundle
     assert (bundle.name, bundle.seed, bundle.slots.workers) == ("tiny", SEED, 1)
@@ -35,11 +47,25 @@ def test_the_champion(study: Path, trained_world: Path, tmp_path: Path, monkeypa
     assert load_recipe(bundle_file(out))[1].hash == about.recipe_hash
 
 
-def test_nothing_of_the_machine_and_no_secret(study: Path, trained_world: Path, tmp_path: Path) -> None:
-    out = export(study, tmp_path / "winner")
-    text = "".join(path.read_text() for path in out.iterdir())
-    for word in (str(tmp_path), str(study), str(trained_world), str(Path.home()) + "/", "geheim"):
-        assert word not in text
+def test_nothing_of_the_machine_and_no_secret(study: Path, trained_world: Path, tmp_path: Path, monkeypatch) -> None:
+    secrets = {
+        "HF_TOKEN": "hf_geheimgeheim",
+        "AWS_SECRET_ACCESS_KEY": "aws/geheim",
+        "MLFLOW_TRACKING_PASSWORD": "pw-77",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    out = export(study, tmp_path / "winner", weights=Weights())
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert {"bundle.yaml", "rayjob.yaml", "model.safetensors", "config.json"} <= {path.name for path in files}
+    text = b"\n".join(path.read_bytes() for path in files).decode("utf-8", "replace")
+    words = [*secrets.values(), str(tmp_path), str(study), str(trained_world), str(Path.home()) + "/", "geheim"]
+    words += [os.path.realpath(sys.prefix), str(Path(dft_search.__file__).parents[1])]
+    for word in words:
+        assert word not in text, word
+    text = "\n".join(path.read_text() for path in files if path.suffix != ".safetensors")  # random bytes are words too
+    for word in (socket.gethostname(), getpass.getuser()):
+        assert not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text), word
     recipe = read_bundle(out).recipe
     assert recipe.model.path == "${DFT_SEARCH_FILES}/llama"
     assert recipe.data.train.files == ["${DFT_SEARCH_FILES}/rows.jsonl"]
@@ -57,6 +83,52 @@ def test_card_and_environment(study: Path, tmp_path: Path) -> None:
     names = {line.partition("==")[0].lower() for line in pins}
     assert {"torch", "transformers", "ray", "mlflow", "optuna", "sqlalchemy"} <= names
     assert all("==" in line and "+" not in line and "/" not in line for line in pins)
+    head = (out / "environment.txt").read_text().splitlines()[0]
+    assert head == f"# What dft-search {dft_search.__version__} ran with, on Python {platform.python_version()}"
+    about = yaml.safe_load(card.split("---\n")[1])  # as the hub reads it
+    assert about["base_model"] == "llama" and about["language"] == ["zh", "en"] and about["license"] == "unknown"
+    assert about["tags"] == ["dft-search", "deep-supervision", "dft"] and about["library_name"] == "dft-search"
+    assert "knows neither that of the base model nor that of the training rows" in card
+    assert "kubectl create configmap tiny-bundle --from-file=bundle.yaml" in card
+
+
+def test_scores_of_each_task(trained_world: Path, tmp_path: Path) -> None:
+    """What the confirmation runs of the champion's arm scored, over their seeds."""
+    write_study(tmp_path / "study", trained_world)
+    files = StudyFolder(tmp_path / "study")
+    for number, (seed, value) in enumerate(((5, 0.25), (6, 0.5), (7, 0.75))):
+        scores = {name: {"value": value, "stderr": 0.1, "n": 8} for name in ("score", "xcopa_zh")}
+        record = TrialRecord(10_000 + number, "confirm", {}, seed, "abc", outcome="completed", arm="best1")
+        record.dev = record.test = scores
+        files.write_trial(record)
+    out = export(tmp_path / "study", tmp_path / "winner")
+    confirmed = read_bundle(out).bundle.confirmed
+    assert confirmed is not None and confirmed.dev_tasks.keys() == {"xcopa_zh"}
+    spread = confirmed.test_tasks["xcopa_zh"]
+    assert (spread.mean, spread.sd, spread.n) == (0.5, 0.25, 3)
+    assert (
+        "| `xcopa_zh`, test | 0.5 ± 0.25 | standard deviation over 3 fresh seeds |" in (out / "README.md").read_text()
+    )
+
+
+def test_versions_of_the_study_win(study: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "study"
+    shutil.copytree(study, moved)
+    about = json.loads((moved / "study.json").read_text())
+    about["versions"] |= {"torch": "2.12.1+cu128", "ray": "2.61.0", "python": "3.12.4"}
+    (moved / "study.json").write_text(json.dumps(about))
+    out = export(moved, tmp_path / "winner")
+    lock = (out / "environment.txt").read_text()
+    assert "torch==2.12.1\n" in lock and "ray==2.61.0\n" in lock and "on Python 3.12.4" in lock
+    assert yaml.safe_load((out / "rayjob.yaml").read_text())["spec"]["rayClusterSpec"]["rayVersion"] == "2.61.0"
+
+
+def test_pip_takes_the_environment(study: Path, tmp_path: Path) -> None:
+    """As requirements and as constraints, in the environment that it describes: nothing is left to install."""
+    lock = export(study, tmp_path / "winner") / "environment.txt"
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--disable-pip-version-check"]
+    done = subprocess.run([*command, "-r", str(lock), "-c", str(lock)], capture_output=True, text=True)
+    assert done.returncode == 0 and "Would install" not in done.stdout, done.stdout + done.stderr
 
 
 def test_another_trial(study: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dft_search.bundle.read import read_bundle
 from dft_search.bundle.verify import verify
 from dft_search.bundle.write import export
 from dft_search.config import RequestError
-from tests.bundle.conftest import write_study
+from tests.bundle.conftest import verify_elsewhere, write_study, write_study_together
 
 
 @pytest.fixture
@@ -55,33 +55,70 @@ def test_bfloat16_has_its_own_tolerance(trained_world: Path, tmp_path: Path, mon
     assert read_bundle(out).bundle.tolerance == 0.01 and failed(out) == []
 
 
+def lines(bundle: Path) -> list[str]:
+    """What ``verify`` says about everything that is wrong; one line each."""
+    checks = verify(bundle)["checks"]
+    assert all((check["message"] is None) == check["ok"] for check in checks)
+    found = [check["message"] for check in checks if not check["ok"]]
+    assert not [line for line in found if "\n" in line]
+    return found
+
+
+@pytest.mark.parametrize("many", [1, 2], ids=["from one worker", "from two"])
+def test_another_number_of_workers(many: int, study: Path, trained_world: Path, ranks, tmp_path, monkeypatch) -> None:
+    """A bundle of one worker is verified on two, and the other way round: losses agree to 1e-5 in float32."""
+    folder = study
+    if many == 2:
+        folder = tmp_path / "study"
+        ranks(write_study_together, folder, trained_world)
+    out = export(folder, tmp_path / "winner")
+    assert read_bundle(out).bundle.tolerance == 1e-5
+    if many == 1:
+        results = ranks(verify_elsewhere, out, trained_world)
+        assert results[0]["checks"] == results[1]["checks"]
+        result = results[0]
+    else:
+        monkeypatch.setenv("DFT_SEARCH_FILES", str(trained_world))
+        result = verify(out)
+    assert result["ok"], [check for check in result["checks"] if not check["ok"]]
+    assert [check["name"] for check in result["checks"]][-3:] == [f"losses of step {step}" for step in (1, 2, 3)]
+
+
 def test_a_changed_row(bundle: Path, tmp_path: Path) -> None:
     rows = tmp_path / "elsewhere" / "rows.jsonl"
-    lines = [json.loads(line) for line in rows.read_text().splitlines()]
-    for line in lines:
+    given = [json.loads(line) for line in rows.read_text().splitlines()]
+    for line in given:
         line["tgt_output"] = line["tgt_output"] + " zh1"
-    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows.write_text("".join(json.dumps(line) + "\n" for line in given))
     assert failed(bundle)[:2] == ["data_fingerprint", "losses of step 1"]
-    lines[3]["tgt_output"] += " zh2"
-    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = lines(bundle)
+    assert found[0].startswith("the training rows here are not those of the study (")
+    assert found[1].startswith("step 1: ") and "generation" in found[1] and "more than 1e-05 apart" in found[1]
+    given[3]["tgt_output"] += " zh2"
+    rows.write_text("".join(json.dumps(line) + "\n" for line in given))
     assert "data_fingerprint" in failed(bundle)
 
 
 def test_a_changed_seed(bundle: Path) -> None:
     edit(bundle, "seed: 11", "seed: 12")
-    assert failed(bundle)[:2] == ["bundle", "losses of step 1"]
+    assert failed(bundle)[:2] == ["seed", "losses of step 1"]
+    assert lines(bundle)[0] == "seed in bundle.yaml was edited since the bundle was written"
 
 
 def test_a_changed_version(bundle: Path, monkeypatch) -> None:
     installed = read_bundle(bundle).bundle.versions
     monkeypatch.setattr("dft_search.bundle.facts.versions", lambda: {**installed, "transformers": "5.99.0"})
     assert failed(bundle) == ["version transformers"]
+    assert lines(bundle) == [f"transformers 5.99.0 here, {installed['transformers']} in the study"]
 
 
 def test_a_changed_recipe(bundle: Path) -> None:
     edit(bundle, " learning_rate: 0.01", " learning_rate: 0.02")
     names = failed(bundle)
-    assert {"bundle", "recipe_hash", "losses of step 2"} <= set(names) and "losses of step 1" not in names
+    assert {"recipe", "recipe_hash", "losses of step 2"} <= set(names) and "losses of step 1" not in names
+    found = lines(bundle)
+    assert found[0] == "recipe in bundle.yaml was edited since the bundle was written"
+    assert found[1] == "the recipe is not the one that was exported"
 
 
 def test_changed_weights(bundle: Path, tmp_path: Path) -> None:
@@ -90,6 +127,16 @@ def test_changed_weights(bundle: Path, tmp_path: Path) -> None:
     name = next(name for name in weights if name.endswith("mlp.up_proj.weight"))
     save_file({**weights, name: weights[name] * 1.01}, file, metadata={"format": "pt"})
     assert failed(bundle)[:2] == ["model_fingerprint", "losses of step 1"]
+    assert lines(bundle)[0].startswith("the weights here are not those of the study (")
+
+
+def test_the_verb_says_each_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dft_search.cli.verify import run
+
+    edit(bundle, "seed: 11", "seed: 12")
+    assert run(str(bundle)) == 1
+    shown = capsys.readouterr()
+    assert "seed in bundle.yaml was edited since the bundle was written" in shown.out + shown.err
 
 
 def test_layout_and_comments_may_differ(bundle: Path) -> None:

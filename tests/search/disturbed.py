@@ -159,8 +159,13 @@ def processes(title: str) -> list[psutil.Process]:
     return sorted(found, key=lambda process: -process.create_time())
 
 
-def is_as_if_undisturbed(study: Study, reference: Study) -> None:
-    """All that a study must be after any disturbance, once it has ended."""
+def is_as_if_undisturbed(study: Study, reference: Study, *, copied: bool = False) -> None:
+    """All that a study must be after any disturbance, once it has ended.
+
+    Args:
+        copied: it went on from a copy of its folder, which may have been older than its last MLflow run: such a run is
+            closed as interrupted, beside that of the trial that ran again.
+    """
     mine, theirs = study.records(), reference.records()
     assert {n: r.outcome for n, r in mine.items()} == {n: r.outcome for n, r in theirs.items()}
     for number, record in mine.items():
@@ -175,7 +180,9 @@ def is_as_if_undisturbed(study: Study, reference: Study) -> None:
     found = {run.info.run_id: run.info.status for run in runs}
     expected = {record.mlflow_run_id: TABLE[Outcome(record.outcome)].mlflow for record in mine.values()}
     expected[study.folder.read_state()["mlflow"]["run_id"]] = "FINISHED"
-    assert found == expected  # no run beside these, and none open
+    beside = {run.info.run_id for run in runs if copied and run.data.tags.get("outcome") == "interrupted"}
+    assert {run: status for run, status in found.items() if run not in beside} == expected
+    assert all(found[run] == "KILLED" for run in beside)  # no run beside these, and none open
     for record in mine.values():
         if record.phase != "baseline":
             steps = [point.step for point in client.get_metric_history(record.mlflow_run_id, "loss/total")]

@@ -176,7 +176,7 @@ def test_a_study_goes_on_from_its_url_and_from_a_folder_that_was_moved(study, re
         (homes[2] / "studies").mkdir()
         shutil.move(second.folder.path, homes[2] / "studies" / "tiny")
         third.finish(resume=str(homes[2] / "studies" / "tiny"))
-    is_as_if_undisturbed(third, reference)
+    is_as_if_undisturbed(third, reference, copied=True)
     assert nothing_is_running(third.folder)
 
 

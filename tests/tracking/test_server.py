@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 
 from dft_search.tracking import Tracker
+from tests.benchmarks.tracking import counted
+from tests.benchmarks.tracking import report as thirty_metrics
 
 STEPS = 6  # a report
 
@@ -67,3 +69,14 @@ def test_server_killed_and_started_again(server, tmp_path: Path, monkeypatch) ->
     assert server.steps(tracker.resolve(second), "loss/total") == list(range(2 * STEPS))
     info = server.get("runs/get", run_id=tracker.resolve(second))["run"]["info"]
     assert info["status"] == "KILLED"
+
+
+def test_one_http_request_a_report(server, tmp_path: Path) -> None:
+    tracker = Tracker(server.uri, "requests", tmp_path / "spill.jsonl")
+    run = tracker.start_trial(tracker.start_parent("p", {}, {}), "t0000", {}, {})
+    with counted() as requests:
+        for number in range(5):
+            tracker.log(run, thirty_metrics(number), {"checkpoint_uri": f"step-{number}"})
+    assert requests == {"runs/log-batch": 5}
+    assert len({key for key, _, _ in thirty_metrics(0)}) == 30
+    assert server.steps(run, "loss/term0") == list(range(1, 51))

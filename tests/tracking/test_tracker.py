@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from dft_search.tracking import Tracker, artifact_root
+from dft_search.tracking.inputs import DataInput
 
 
 @pytest.fixture
@@ -195,6 +197,43 @@ def test_a_server_that_never_answers(tmp_path: Path, monkeypatch) -> None:
             tracker.log(run, [("m", 1.0, step)])
         assert time.monotonic() - began < 1
         assert tracker.pending == 21
+
+
+SECRET = {"uri": "s3://ann:geheim@bucket/rows.jsonl"}
+ROWS = DataInput("rows", "0123456789abcdef", "training", "local", SECRET, ("text",), {"num_rows": 3})
+
+
+def test_data_sets_are_inputs_once_and_without_secrets(tracker: Tracker, uri: str) -> None:
+    run = tracker.start_parent("p", {}, {})
+    items = DataInput("task", "f" * 16, "steer", "local", {"uri": "task"})
+    for _ in range(2):  # as after an answer that was lost
+        tracker.log_inputs(run, [ROWS, items])
+    tracker.log_inputs(run, [])
+    found = {one.dataset.name: one for one in MlflowClient(tracking_uri=uri).get_run(run).inputs.dataset_inputs}
+    assert set(found) == {"rows", "task"} and not tracker.pending
+    rows = found["rows"].dataset
+    assert (rows.digest, rows.source_type) == (ROWS.digest, "local")
+    assert json.loads(rows.source) == {"uri": "s3://***@bucket/rows.jsonl"}
+    assert json.loads(rows.profile) == {"num_rows": 3} and "text" in rows.schema
+    assert [(tag.key, tag.value) for tag in found["task"].tags] == [("mlflow.data.context", "steer")]
+    assert len(MlflowClient(tracking_uri=uri).get_run(run).inputs.dataset_inputs) == 2
+
+
+def test_what_waits_holds_files_that_vanish(uri: str, tmp_path: Path) -> None:
+    """A copy that somebody removed is set aside, and does not hold up the rest."""
+    tracker = Tracker(dead_uri(), "alpaca-zh", tmp_path / "study" / "spill.jsonl")
+    run = tracker.start_parent("p", {}, {})
+    (tmp_path / "curve.json").write_text("[1]")
+    tracker.log_file(run, tmp_path / "curve.json")
+    tracker.log_inputs(run, [ROWS])
+    tracker.end(run, "FINISHED")
+    shutil.rmtree(tmp_path / "study" / "spill.files")
+    later = Tracker(uri, "alpaca-zh", tmp_path / "study" / "spill.jsonl")
+    later.replay()
+    assert later.pending == 0 and ["is gone" in reason for reason in later.rejected] == [True]
+    found = MlflowClient(tracking_uri=uri).get_run(later.resolve(run))
+    assert found.info.status == "FINISHED" and len(found.inputs.dataset_inputs) == 1
+    assert later.requeue_rejected() == 0 and later.rejected == []  # there is nothing to try again
 
 
 def test_what_the_store_refuses_is_set_aside(tracker: Tracker, uri: str, tmp_path: Path, caplog) -> None:

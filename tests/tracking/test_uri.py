@@ -6,6 +6,7 @@ import pytest
 
 from dft_search.config import RequestError
 from dft_search.tracking import absolute_uri, check_uri, mask, resolve_uri, ui_command
+from dft_search.tracking.uri import runs_page
 
 
 def test_default_environment_configured(tmp_path: Path, monkeypatch) -> None:
@@ -63,6 +64,7 @@ def test_relative_is_fine_on_one_machine(tmp_path: Path, monkeypatch) -> None:
     assert check_uri("sqlite:///mlflow.db") == []
     assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
     assert absolute_uri("sqlite:////x/mlflow.db") == "sqlite:////x/mlflow.db"
+    assert absolute_uri("postgresql://h/d") == "postgresql+psycopg://h/d"  # the client that is installed
     assert absolute_uri("mlruns") == f"file://{tmp_path}/mlruns"
 
 
@@ -71,6 +73,9 @@ def test_the_page_is_one_command_away() -> None:
     assert command.endswith(" ui --backend-store-uri 'sqlite:////my runs/mlflow.db' --host 127.0.0.1 --port 5123")
     assert ui_command("https://ann:pw@mlflow/x") == "https://***@mlflow/x"
     assert "pw" not in ui_command("postgresql://ann:pw@db/x")
+    there = "/#/experiments/7/runs?workflowType=machine_learning"
+    assert runs_page("sqlite:////x/mlflow.db", "7") == "http://127.0.0.1:5000" + there
+    assert runs_page("https://ann:pw@mlflow/x/", "7") == "https://***@mlflow/x" + there
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dft_search.launch.job import JobReport
 from dft_search.search.outcomes import TABLE, Outcome
 from dft_search.search.production.request import Request
 from dft_search.search.session import score_points
+from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.tracker import Tracker
 
@@ -25,9 +26,10 @@ class Record:
         request: the run.
         uri: of MLflow.
         facts: params of the MLflow run.
+        read: the rows, as its input.
     """
 
-    def __init__(self, request: Request, uri: str, facts: dict[str, Any]):
+    def __init__(self, request: Request, uri: str, facts: dict[str, Any], read: DataInput):
         self.request = request
         self.file = request.folder / "state.json"
         # an experiment of its own: that of a study holds one parent
@@ -37,9 +39,9 @@ class Record:
         self.scores: dict[str, dict[str, Any]] = {}  # the newest, by part
         self._points: list[Point] = []
         self._sent = time.monotonic()
-        self.run: str = self._open(facts)
+        self.run: str = self._open(facts, read)
 
-    def _open(self, facts: dict[str, Any]) -> str:
+    def _open(self, facts: dict[str, Any], read: DataInput) -> str:
         """The run of an earlier session where there is one; a new one is written down before it is created."""
         known: str | None = self.state.get("mlflow_run")
         if known is not None and self.tracker.reopen(known):
@@ -52,6 +54,7 @@ class Record:
         run = self.tracker.start_parent(self.request.name, facts, tags, run)
         text = to_yaml({"recipe": recipe.model_dump(mode="json", by_alias=True)})
         self.tracker.log_text(run, text, "recipe.yaml")
+        self.tracker.log_inputs(run, [read])
         return run
 
     def take_steps(self, records: list[dict[str, Any]], workers: int) -> None:
@@ -75,6 +78,7 @@ class Record:
             self.scores[name] = found["scores"]
             self._points += score_points(name, found["scores"], step)
         self._points.append(("budget_fraction", told["fraction"], step))
+        self._points += [(f"system/{name}", value, step) for name, value in report.system.items()]
         self._send()
 
     def end(self, outcome: Outcome, message: str) -> None:

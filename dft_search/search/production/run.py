@@ -11,11 +11,14 @@ from dft_search.launch.cluster import survey
 from dft_search.launch.connect import connected, in_ray_job
 from dft_search.launch.job import Job, JobEnd
 from dft_search.launch.long_run import LongRun
+from dft_search.search.inputs import training_input
 from dft_search.search.outcomes import Outcome
 from dft_search.search.production.progress import RunProgress
 from dft_search.search.production.record import Record
 from dft_search.search.production.request import Request, read_request
 from dft_search.search.signals import stop_signals
+from dft_search.tracking.audit import check_access
+from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
 from dft_search.training.places import remove
 
@@ -45,21 +48,22 @@ def train(path: str, overrides: Iterable[str]) -> int:
     uri = resolve_uri(home(), request.tracking)
     if problems := check_uri(uri, job=in_ray_job()):
         raise RequestError(problems)
-    facts = _facts(request)
+    facts, read = _facts(request)
+    check_access(uri)
     with connected("; the same command goes on from the newest checkpoint"):
         room = survey()
         if problems := check_uri(uri, nodes=len(room.nodes) + room.grows):
             raise RequestError(problems)
-        return _run(request, uri, facts)
+        return _run(request, uri, facts, read)
 
 
-def _facts(request: Request) -> dict[str, Any]:
-    """Params of the MLflow run. Reads the rows, before anything expensive."""
+def _facts(request: Request) -> tuple[dict[str, Any], DataInput]:
+    """Params of the MLflow run, and the rows as its input. Reads the rows, before anything expensive."""
     from dft_search.data.rows import read_rows
 
     recipe = request.recipe
     rows = read_rows(recipe.data.train, method=recipe.method)
-    return {
+    facts = {
         "model": recipe.model.path,
         "method": recipe.method,
         "language": recipe.data.target_language,
@@ -67,11 +71,12 @@ def _facts(request: Request) -> dict[str, Any]:
         "batch_rows": recipe.training.batch_rows,
         "data_fingerprint": rows.fingerprint,
     }
+    return facts, training_input(recipe, rows)
 
 
-def _run(request: Request, uri: str, facts: dict[str, Any]) -> int:
+def _run(request: Request, uri: str, facts: dict[str, Any], read: DataInput) -> int:
     run = LongRun(request.workers.spec(str(request.folder / "slots")))
-    record = Record(request, uri, facts)
+    record = Record(request, uri, facts, read)
     outcome, message = Outcome.INTERRUPTED, "its driver failed"
     began = time.time()
     try:
