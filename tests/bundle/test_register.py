@@ -52,8 +52,15 @@ def recorded(study: Path, folder: Path, uri: str, **settings: str) -> tuple[Path
     return folder, client
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """MLflow's own calls, with no registry named, begin a database in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def loads(client: mlflow.MlflowClient, uri: str, tmp_path: Path) -> None:
     """What the registry names is what transformers loads."""
+    assert not Path("mlruns").exists()
     found = mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path), tracking_uri=client.tracking_uri)
     assert AutoModelForCausalLM.from_pretrained(found).config.num_hidden_layers == 3
 
