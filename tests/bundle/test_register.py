@@ -91,6 +91,7 @@ def test_in_a_database_the_weights_stay_where_they_are(study, empty, tmp_path, m
 def test_a_server_gets_them_as_artifacts_of_the_run(study, server, tmp_path):
     folder, client = recorded(study, tmp_path / "study", server.uri)
     publish(folder, tmp_path / "winner", model_name="served")
+    assert not Path("mlflow.db").exists()
     read = server.get("registered-models/alias", name="served", alias="champion")["model_version"]
     run = client.get_run(read["run_id"])
     assert read["source"] == f"{run.info.artifact_uri}/model" and read["status"] == "READY"
