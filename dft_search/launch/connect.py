@@ -51,6 +51,8 @@ def connected(hint: str = "") -> Iterator[bool]:
                 configure_logging=True,
             )
         elif not joined:
+            if not is_answered(os.environ[ADDRESS]):
+                raise ConnectionError("nobody answers there")
             ray.init(address=os.environ[ADDRESS], log_to_driver=False, logging_level=logging.ERROR)
     except SystemExit:  # Ray's own handler of SIGTERM
         raise KeyboardInterrupt from None

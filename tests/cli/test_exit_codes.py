@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 
@@ -87,3 +88,16 @@ def test_no_verb_shows_help() -> None:
     result = run()
     assert result.exit_code == 2
     assert "search" in result.stdout
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own client tries for minutes."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        result = run("plan", "quickstart")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"error: cannot connect to the Ray cluster at {address}: nobody answers there"
+    )
