@@ -159,7 +159,8 @@ class Page:
     def click(self, element: str) -> None:
         """Click in the middle of an element, given by a JavaScript expression, as a mouse does."""
         place = self.wait_for(
-            f"(() => {{ const found = {element}; if (!found) return null; found.scrollIntoView({{behavior: 'instant', block: 'center'}}); "
+            f"(() => {{ const found = {element}; if (!found) return null; "
+            "found.scrollIntoView({behavior: 'instant', block: 'center'}); "
             "const box = found.getBoundingClientRect(); "
             "return box.width ? [box.x + box.width / 2, box.y + box.height / 2] : null; })()"
         )

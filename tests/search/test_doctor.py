@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 from dft_search.cli.app import app
 from dft_search.config import RequestError
 from dft_search.launch.job import JobEnd
-from dft_search.search import doctor_machine
-from dft_search.search.doctor import doctor
-from dft_search.search.doctor_study import examine
+from dft_search.search.doctor import doctor, machine
+from dft_search.search.doctor.study import examine
 from dft_search.search.outcomes import Outcome
 from dft_search.search.searching import Searching
 from dft_search.search.study_folder import StudyFolder
@@ -183,7 +182,7 @@ def test_the_machine_line_by_line(home, monkeypatch, tmp_path):
     monkeypatch.setenv("DFT_SEARCH_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:geheim@127.0.0.1:{closed_port()}")
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port()}")
-    monkeypatch.setattr(doctor_machine, "LEAST_DISK", 1e30)
+    monkeypatch.setattr(machine, "LEAST_DISK", 1e30)
     result = CliRunner().invoke(app, ["doctor", "--json"])
     found = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
     assert result.exit_code == 1 and "geheim" not in result.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from dft_search.config import InfrastructureError, RequestError, home
-from dft_search.search.doctor import Finding, ok, trouble
+from dft_search.search.doctor.findings import Finding, ok, trouble
 from dft_search.tracking.audit import check_access, check_writable
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.uri import check_uri, resolve_uri, sqlite_file

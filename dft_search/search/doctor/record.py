@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dft_search.search.doctor import Finding, numbers, ok, trouble
+from dft_search.search.doctor.findings import Finding, numbers, ok, trouble
 from dft_search.search.outcomes import TABLE, Outcome
 from dft_search.search.session import report_points, score_points
 from dft_search.search.study_folder import StudyFolder, TrialRecord
