@@ -11,6 +11,7 @@ ran out of memory is tried again with half the rows in a micro-batch. All groups
 import asyncio
 import contextlib
 import functools
+import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,8 @@ class Slot:
         from dft_search.launch.elastic import ElasticTrainer
         from dft_search.launch.place import PlacedTrainer
 
+        if self.place is not None:  # a process for every group start, and nobody here would hear of what it sees
+            os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
         spec = self.spec
         threads = str(spec.cpus_per_worker)
         trainer_class = ElasticTrainer if self.place is None else functools.partial(PlacedTrainer, self.place)
