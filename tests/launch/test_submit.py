@@ -106,16 +106,19 @@ def _wait_until_up(head: Head, process: subprocess.Popen[bytes], log: Path) -> N
 @pytest.mark.parametrize("mode", ["disabled", "token"])
 def test_a_study_runs_as_a_job(mode: str) -> None:
     with running_head(mode) as head:
-        study = ["dft-search", "search", "search_spaces/quickstart.yaml", "--name", "by-ray", *SMALL]
-        by_ray = head.run("ray", "job", "submit", "--address", head.address, "--working-dir", ".", "--", *study)
-        assert by_ray.returncode == 0, by_ray.stdout + by_ray.stderr
+        names = ["by-us"]
         if mode == "token":
             _refuses_other_tokens(head)
+        else:
+            names.append("by-ray")
+            study = ["dft-search", "search", "search_spaces/quickstart.yaml", "--name", "by-ray", *SMALL]
+            by_ray = head.run("ray", "job", "submit", "--address", head.address, "--working-dir", ".", "--", *study)
+            assert by_ray.returncode == 0, by_ray.stdout + by_ray.stderr
         submission = ["dft-search", "submit", "quickstart", "--address", head.address, "--name", "by-us", *SMALL]
         ours = head.run(*submission)
         assert ours.returncode == 0, ours.stdout + ours.stderr
-        assert TOKEN not in by_ray.stdout + by_ray.stderr + ours.stdout + ours.stderr
-        for name in ("by-ray", "by-us"):
+        assert TOKEN not in ours.stdout + ours.stderr
+        for name in names:
             status = json.loads(head.run("dft-search", "status", name, "--json").stdout)
             assert status["budget"]["spent"] == 2
         again = head.run(*submission)
