@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from dft_search.config import InfrastructureError, Problem, RequestError, expand_path, nearest
 from dft_search.tracking.secrets import mask
@@ -223,6 +223,8 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
 def _is_lost(error: Exception) -> bool:
     """Whether the database, not the request, is at fault."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, PendingRollbackError):
+        return True  # Optuna tried again within a transaction that the lost connection had broken
     return isinstance(cause, DBAPIError) and (
         cause.connection_invalidated or type(cause).__name__ in ("OperationalError", "InterfaceError", "AdminShutdown")
     )
