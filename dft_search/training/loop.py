@@ -163,7 +163,7 @@ class _Progress:
         due = [fraction for fraction, step in self.rungs.items() if step <= self.step and fraction > self.reported]
         scores = None
         for fraction in due:
-            if self.unsent is not None and self.unsent.fraction == fraction:
+            if self.unsent is not None and self.unsent.fraction == fraction < 1:  # the last one scores more parts
                 report = self.unsent
             else:
                 if self.run.background and scores is None:
