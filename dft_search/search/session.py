@@ -270,16 +270,22 @@ class StudySession:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Checkpoints are kept for trials that may go on and the best ``confirm.top``; the rest would fill the disk.
+        """Checkpoints are kept for trials that may go on and those worth keeping; the rest would fill the disk.
 
         Those of a trial that was stopped here are removed by its workers, which may still be writing them.
         """
-        kept = {record.trial for record in self.ranked()[: self.options.confirm.top]}
+        kept = self._worth_keeping()
         for record in self.records.values():
             over = record.outcome != RUNNING and TABLE[Outcome(record.outcome)].final
             if over and record.trial not in kept | self.leaving | self.tidied:
                 remove(self.folder.checkpoints(record.trial, self.options.storage))
                 self.tidied.add(record.trial)
+
+    def _worth_keeping(self) -> set[int]:
+        """The best ``confirm.top`` trials, and as many that may become the champion: the recipe of an arm may not."""
+        ranked, confirm = self.ranked(), self.options.confirm
+        own = [record for record in ranked if self.definition.recipe_for(record.params).method not in confirm.arms]
+        return {record.trial for record in [*ranked[: confirm.top], *own[: confirm.top]]}
 
     def best(self) -> TrialRecord | None:
         """The completed search trial with the best value, of those that keep the constraints if any does."""
