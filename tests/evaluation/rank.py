@@ -1,6 +1,7 @@
 """One rank of a sharded model that is scored: ``python rank.py RANK WORLD_SIZE FOLDER``; started by test_ranks.py."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -90,3 +91,4 @@ if __name__ == "__main__":
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     (folder / f"rank{rank}.json").write_text(json.dumps(main(rank, world_size, folder)), encoding="utf-8")
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads may hold tensors still; freeing one of them as the interpreter ends aborts the process
