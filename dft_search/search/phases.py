@@ -25,6 +25,7 @@ from dft_search.search.session import StudySession
 from dft_search.search.storage import open_storage
 from dft_search.search.study_folder import StudyFolder, studies_folder
 from dft_search.tracking.audit import open_children
+from dft_search.tracking.background import BackgroundTracker
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.tracker import Tracker
@@ -138,7 +139,7 @@ def _open_record(
 ) -> tuple[Tracker, str]:
     """MLflow's writer and the study's parent run, a new one or an earlier session's; ``study.json`` knows both."""
     options = definition.options
-    tracker = Tracker(uri, options.tracking.experiment or options.name, folder.path / "spill.jsonl")
+    tracker = BackgroundTracker(uri, options.tracking.experiment or options.name, folder.path / "spill.jsonl")
     state = folder.read_state()
     parent = state.get("mlflow", {}).get("run_id")
     if parent is None or not tracker.reopen(parent):
@@ -253,6 +254,7 @@ def _leave(session: StudySession, phase: str, uri: str) -> None:
         if phase == "finished":
             raise
         tracker.end(session.parent, "KILLED")
+        tracker.close()
 
 
 def _finish_report(folder: StudyFolder, tracker: Tracker, parent: str, phase: str, progress: Any, uri: str) -> None:
