@@ -14,7 +14,7 @@ from dft_search.config import InfrastructureError, Problem, RequestError
 from dft_search.config.background import repeated
 from dft_search.evaluation.options import Part
 from dft_search.search.asker import Asker
-from dft_search.search.baseline import score_base
+from dft_search.search.confirmation.baseline import score_base
 from dft_search.search.definition import Definition
 from dft_search.search.inputs import StudyInputs
 from dft_search.search.outcomes import Outcome
@@ -169,8 +169,8 @@ def _open_record(
 
 def _confirm(session: StudySession, storage: BaseStorage, pool: Any, progress: Progress) -> None:
     """Tune plain TFT where an arm wants it, then run the confirmation; nothing of it once the study stops."""
-    from dft_search.search.confirm import run_confirmation
-    from dft_search.search.substudy import open_tuning
+    from dft_search.search.confirmation.confirm import run_confirmation
+    from dft_search.search.confirmation.substudy import open_tuning
 
     if session.options.confirm.tunes and session.ranked() and not session.stopping:
         with _timed(session.folder, "baseline"):
