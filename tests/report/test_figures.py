@@ -407,4 +407,6 @@ def test_the_maps_mark_the_papers_layers_and_those_of_the_entropy_profile(tmp_pa
     page = (folder / "report.html").read_text()
     maps = page.count("the layers that the entropy profile proposes")
     assert maps == page.count("s layers, at this depth<") == 1 + bool(report["layer_map"]["surface"]["points"])
-    assert "entropy proposes (conversion 1, thinking 5; in 83 % of resamples of its prompts)" in page.replace("&nbsp;", " ")
+    assert "entropy proposes (conversion 1, thinking 5; in 83 % of resamples of its prompts)" in page.replace(
+        "&nbsp;", " "
+    )
