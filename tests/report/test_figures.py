@@ -395,18 +395,30 @@ def test_the_command_writes_figures_where_it_is_told(
         run(f"{paper}/", figures=tmp_path / "taken")
 
 
-def test_the_maps_mark_the_papers_layers_and_those_of_the_entropy_profile(tmp_path: Path) -> None:
-    """The profile's pair is marked where the study made one, with how stable it is; without a profile nothing is."""
+def profile(layers: int) -> dict[str, Any]:
+    """What `layers.json` holds of the entropy: it falls from layer to layer."""
+    mean = [3.0 - 0.4 * layer for layer in range(layers + 1)]
+    read = {"mean": mean, "interval": [[value - 0.1, value + 0.1] for value in mean]}
+    stability = {"i": 1.0, "j": 0.83, "pair": 0.83}
+    facts = {"num_layers": layers, "language": "xx", "rows": 64, "unit": "nats"}
+    proposal = {"tokens": "query", "i": 1, "j": 5, "i_found": True, "j_found": True, "stability": stability}
+    return {**facts, "proposal": proposal, "entropy": {"query": {"target": read, "english": read}}, "tokens": []}
+
+
+def test_the_entropy_profile_is_drawn_and_its_layers_marked_on_the_maps(tmp_path: Path) -> None:
+    """Where the study made a profile, with how stable its proposal is; without one nothing is said of it."""
     folder = full_study(tmp_path / "demo", trials=40).folder
     before = build_report(folder)
-    assert before["layer_map"]["entropy"] is None
-    proposal = {"tokens": "query", "i": 1, "j": 5, "stability": {"i": 1.0, "j": 0.83, "pair": 0.83}}
-    (folder / "layers.json").write_text(json.dumps({"proposal": proposal}))
+    assert before["layer_map"]["entropy"] is None and before["entropy"] is None
+    assert "Entropy of the untrained model" not in (folder / "report.html").read_text()
+    (folder / "layers.json").write_text(json.dumps(profile(before["study"]["num_layers"])))
     report = build_report(folder)
     assert report["layer_map"]["entropy"] == {"conversion": 1, "thinking": 5, "share": 0.83}
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text().replace("&nbsp;", " ")
     maps = page.count("the layers that the entropy profile proposes")
     assert maps == page.count("s layers, at this depth<") == 1 + bool(report["layer_map"]["surface"]["points"])
-    assert "entropy proposes (conversion 1, thinking 5; in 83 % of resamples of its prompts)" in page.replace(
-        "&nbsp;", " "
-    )
+    assert "entropy proposes (conversion 1, thinking 5; in 83 % of resamples of its prompts)" in page
+    assert page.count("Entropy of the untrained model") >= 1 and "Read from 64 prompts before any training" in page
+    written = {path.name for path in write_figures(report, tmp_path / "out")}
+    assert {"entropy.svg", "entropy.dark.svg", "entropy.csv", "entropy.json"} <= written
+    assert (tmp_path / "out" / "entropy.csv").read_text().splitlines()[1].startswith("0,3 [2.9 3.1]")
