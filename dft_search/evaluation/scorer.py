@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dft_search.evaluation.aggregate import aggregate
+from dft_search.evaluation.answers import NEEDS_CONFIDENCE, Judge, answer_values, unanswerable_share
 from dft_search.evaluation.choice import Chosen, chosen_tasks
-from dft_search.evaluation.generated import NEEDS_CONFIDENCE, Judge, generated_values, unanswerable_share
 from dft_search.evaluation.items import Item
 from dft_search.evaluation.metrics import METRICS, chance_level
 from dft_search.evaluation.options import Part, ScoringOptions
@@ -89,7 +89,7 @@ class Scorer:
         values: dict[str, Score] = {}
         samples: dict[str, list[Sample]] = {}
         for task in tasks:
-            measured = _answers(task, lm, live, texts) if task.generates else _likelihoods(task, likelihoods)
+            measured = _answers(task, live, texts) if task.generates else _likelihoods(task, likelihoods)
             for name, metric in task.chosen.task.metrics.items():
                 items[name] = measured.values[metric]
                 values[name] = mean_score(items[name], _chance(task, metric))
@@ -141,26 +141,29 @@ def _likelihoods(task: _Prepared, answers: Iterator[Any]) -> _Measured:
     return _Measured(values, likelihoods=[tuple(float(value) for value, _ in got) for got in found])
 
 
-def _answers(task: _Prepared, lm: "LiveLM", live: "LiveModel", texts: Iterator[str]) -> _Measured:
+def _answers(task: _Prepared, live: "LiveModel", texts: Iterator[str]) -> _Measured:
     """Measure a task whose answers are generated."""
     options = task.chosen.task.options
     outputs = [next(texts) for _ in task.requests]
-    no_answer = _no_answer(task, lm, outputs) if NEEDS_CONFIDENCE in options.all_metrics else None
+    no_answer = _no_answer(task, live, outputs) if NEEDS_CONFIDENCE in options.all_metrics else None
 
     def measure() -> dict[str, list[float]]:
-        return generated_values(options, task.items, outputs, no_answer, task.judges)
+        return answer_values(options, task.items, outputs, no_answer, task.judges)
 
     values = _on_one_rank(measure, live) if "comet" in options.all_metrics else measure()
     return _Measured(values, outputs=outputs)
 
 
-def _no_answer(task: _Prepared, lm: "LiveLM", outputs: Sequence[str]) -> list[float]:
+def _no_answer(task: _Prepared, live: "LiveModel", outputs: Sequence[str]) -> list[float]:
     """For every output 1 minus the geometric mean of its tokens' probabilities; 1 where nothing was generated."""
+    from dft_search.evaluation.harness import LiveLM
+
     said = [(item, output) for item, output in zip(task.requests, outputs, strict=True) if output]
     requests = [
         replace(item[0], request_type="loglikelihood", arguments=(item[0].args[0], output)) for item, output in said
     ]
-    found = iter(lm.loglikelihood(requests) if requests else [])
+    # its own store of tokens: these texts are new at every rung
+    found = iter(LiveLM(live).loglikelihood(requests) if requests else [])
     likelihoods = [next(found) if output else None for output in outputs]
     return [1.0 if one is None else 1 - math.exp(one.value / one.scored) for one in likelihoods]
 

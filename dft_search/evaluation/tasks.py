@@ -144,8 +144,8 @@ def load_task(name: str) -> Task:
         if "variants" in document.data:
             expected = "a file for each task"
             raise RequestError(document.problem("holds several tasks", ("variants",), expected=expected))
-    elif name in (shipped := _shipped()):
-        document = shipped[name]
+    elif (shipped := _shipped_task(name)) is not None:
+        document = shipped
     else:
         expected = "a task file (*.yaml) or one of " + ", ".join(task_names())
         raise RequestError(Problem(f"unknown task '{name}'", expected=expected, nearest=nearest(name, task_names())))
@@ -154,7 +154,7 @@ def load_task(name: str) -> Task:
 
 def task_names() -> list[str]:
     """Names of the tasks in this package."""
-    return sorted(_shipped())
+    return sorted(name for path in _files() for name in _tasks_of(path))
 
 
 @cache
@@ -163,17 +163,23 @@ def suites() -> dict[str, list[str]]:
     return load_document(SUITES).data
 
 
+def _files() -> list[Path]:
+    return sorted(path for path in FOLDER.glob("*.yaml") if path != SUITES)
+
+
+def _shipped_task(name: str) -> Document | None:
+    """A task in this package; the name of its file begins its own name, so only few files are read."""
+    homes = [path for path in _files() if name.startswith(path.stem)]
+    return next((tasks[name] for path in homes if name in (tasks := _tasks_of(path))), None)
+
+
 @cache
-def _shipped() -> dict[str, Document]:
-    """By name the tasks in this package. A file with ``variants`` holds a task for each of them, one a language."""
-    found = {}
-    for path in sorted(FOLDER.glob("*.yaml")):
-        if path != SUITES:
-            document = load_document(path)
-            for values in document.data.pop("variants", [{}]):
-                data = _filled(document.data, values)
-                found[data["task"]] = replace(document, data=data)
-    return found
+def _tasks_of(path: Path) -> dict[str, Document]:
+    """By name the tasks of a file. One with ``variants`` holds a task for each of them, usually one a language."""
+    document = load_document(path)
+    variants = document.data.pop("variants", [{}])
+    filled = [_filled(document.data, values) for values in variants]
+    return {data["task"]: replace(document, data=data) for data in filled}
 
 
 def _filled(node: Any, values: Mapping[str, str]) -> Any:

@@ -13,7 +13,7 @@ Judge = Callable[[str], Mapping[str, float]]  # output -> metrics of the harness
 NEEDS_CONFIDENCE = "best_f1"  # the metric that asks how sure the model is of its answers
 
 
-def generated_values(
+def answer_values(
     options: TaskFile,
     items: Sequence[Item],
     outputs: Sequence[str],
@@ -26,7 +26,7 @@ def generated_values(
         options: the task.
         items: what was asked.
         outputs: what was answered, in the same order.
-        no_answer: for ``best_f1``: 1 minus the model's mean probability of the answer's tokens (``methods``: MKQA).
+        no_answer: for ``best_f1``: how likely the model finds it that there is no answer, 0 to 1.
         judges: of a task of the harness: its own ``f1`` and ``exact_match`` of each item.
 
     Raises:
