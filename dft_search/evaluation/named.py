@@ -1,6 +1,9 @@
 """Tasks of lm-evaluation-harness by name: its own data set, prompts and answers, from the hub or from local files."""
 
+import json
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,10 +16,15 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from dft_search.config import Document, Problem, RequestError, nearest
+from dft_search.data.hub import _check_hub
+from dft_search.data.options import HubSet
 from dft_search.evaluation.harness_task import Asking
 from dft_search.evaluation.items import Item, Names, Row
 from dft_search.evaluation.taskfile import NamedTask, TaskFile
 
+_BUILDERS = {"json", "csv", "parquet", "text"}  # what a task may load its own files with
+_KINDS = {"json": "json", "jsonl": "json", "parquet": "parquet", "csv": "csv"}
+_SPLIT_FILE = re.compile(r"(?P<split>[\w.]+?)(-\d+-of-\d+)?\.(?P<kind>jsonl?|parquet|csv)")
 LOCAL = "hub"  # folder in DFT_SEARCH_DATA with copies of hub data sets: hub/ORG/NAME, or hub/ORG/NAME/CONFIGURATION
 
 
@@ -27,12 +35,14 @@ class NamedItem:
     Attributes:
         id: of the item.
         cluster: of the items that belong together, or None.
+        split: of the task's data; None for the one that the harness evaluates.
         task: the harness's task.
         doc: the document.
     """
 
     id: str
     cluster: str | None
+    split: str | None
     task: "HubTask"
     doc: Row
     _item: Item | None = field(default=None, repr=False)
@@ -70,7 +80,7 @@ class HubTask(ConfigurableTask):
     def download(self, *_: Any, **__: Any) -> None:
         """Read the data set. Raises RequestError when it is neither here nor on the hub."""
         arguments = {k: v for k, v in (self.config.dataset_kwargs or {}).items() if k != "trust_remote_code"}
-        self.dataset = _load(self.config.dataset_path, self.config.dataset_name, tuple(sorted(arguments.items())))
+        self.dataset = _load(self.config.dataset_path, self.config.dataset_name, arguments)
 
     def fewshot_docs(self) -> None:
         """Questions are asked without examples."""
@@ -101,7 +111,7 @@ def named_items(options: TaskFile, split: str | None, document: Document) -> Ite
         for position, doc in enumerate(docs):
             row = {"position": position, "subtask": task.task_name, **doc}
             identity, cluster = names.of(row, task.task_name)
-            yield NamedItem(identity, cluster, task, doc)
+            yield NamedItem(identity, cluster, split, task, doc)
 
 
 @cache
@@ -149,31 +159,37 @@ def _build(name: str, manager: TaskManager, named: NamedTask, document: Document
     return task
 
 
-@cache
-def _load(path: str, name: str | None, arguments: tuple[tuple[str, Any], ...]) -> Any:
+def _load(path: str, name: str | None, arguments: Mapping[str, Any]) -> Any:
     """A data set with its splits: from the folder of copies, else the hub (or the hub's cache)."""
     copy = _copy(path, name)
     try:
         if copy is not None:
-            return datasets.load_dataset(*copy)
-        return datasets.load_dataset(path, name, **dict(arguments))
-    except (datasets.exceptions.DatasetsError, OSError, RuntimeError, ValueError) as error:
-        origin = error.__cause__ or error
+            return _open(json.dumps(copy))
+        if not Path(path).exists() and path not in _BUILDERS:
+            _check_hub(HubSet(hub=path), "harness.task")  # load_dataset alone would retry for half a minute
+        return _open(json.dumps({"path": path, "name": name, **arguments}))
+    except (datasets.exceptions.DatasetsError, OSError, RequestError, RuntimeError, ValueError) as error:
+        origin = error.problems[0].message if isinstance(error, RequestError) else error.__cause__ or error
         reason = " ".join(str(origin).split())[:200] or type(origin).__name__
-        place = f"{path} ({name})" if name else path
-        where = "" if copy is None else f" in {copy[0]}"
-        raise RequestError(
-            Problem(
-                f"data set {place} cannot be read{where}: {reason}",
-                expected=f"access to the hub, or a copy in ${{DFT_SEARCH_DATA}}/{LOCAL}/{path}: "
-                f"hf download --repo-type dataset {path} --local-dir $DFT_SEARCH_DATA/{LOCAL}/{path}, "
-                f"or files named by their split, such as {LOCAL}/{path}/{name or 'default'}/test.jsonl",
-            )
-        ) from None
+        message = f"data set {path} ({name or 'default'}) cannot be read"
+        where = "" if copy is None else f" from its copy in ${{DFT_SEARCH_DATA}}/{LOCAL}"
+        home = f"{LOCAL}/{path}"
+        expected = (
+            "access to the hub (HF_HUB_OFFLINE=1: its cache), or a copy: "
+            f"hf download --repo-type dataset {path} --local-dir $DFT_SEARCH_DATA/{home}, "
+            f"or files named by their split, $DFT_SEARCH_DATA/{home}/{name or 'default'}/test.jsonl"
+        )
+        raise RequestError(Problem(f"{message}{where}: {reason}", expected=expected)) from None
 
 
-def _copy(path: str, name: str | None) -> tuple[str, str | None] | None:
-    """(folder, configuration) of the local copy of a data set; None when there is none.
+@cache
+def _open(arguments: str) -> Any:
+    """A group's tasks read one data set."""
+    return datasets.load_dataset(**json.loads(arguments))
+
+
+def _copy(path: str, name: str | None) -> dict[str, Any] | None:
+    """Arguments of ``load_dataset`` for the local copy of a data set; None when there is none.
 
     A folder of the configuration's name holds files named by their split; else the folder is the hub's repository.
     """
@@ -181,8 +197,13 @@ def _copy(path: str, name: str | None) -> tuple[str, str | None] | None:
     folder = Path(root or "") / LOCAL / path
     if not root or not folder.is_dir():
         return None
-    if name is not None and (folder / name).is_dir():
-        return str(folder / name), None
-    if (folder / "default").is_dir() and not (folder / "README.md").exists():
-        return str(folder / "default"), None
-    return str(folder), name
+    splits: dict[str, list[str]] = defaultdict(list)
+    kind = None
+    for file in sorted((folder / (name or "default")).glob("*")):
+        if (named := _SPLIT_FILE.fullmatch(file.name)) is not None:
+            kind = kind or _KINDS[named["kind"]]
+            if _KINDS[named["kind"]] == kind:
+                splits[named["split"]].append(str(file))
+    if kind is not None:
+        return {"path": kind, "data_files": dict(splits)}
+    return {"path": str(folder), "name": name}

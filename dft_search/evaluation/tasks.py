@@ -195,8 +195,8 @@ def _filled(node: Any, values: Mapping[str, str]) -> Any:
 
 
 def _content(entry: "Entry") -> object:
-    """What is asked; a task of the harness, whose questions are not rendered yet, goes by its document's id."""
-    return (entry.text, entry.choices) if isinstance(entry, Item) else entry.id
+    """What is asked; a task of the harness, whose questions are not rendered yet, goes by its documents' ids."""
+    return (entry.text, entry.choices) if isinstance(entry, Item) else (entry.split, entry.id)
 
 
 def _hash(identity: str) -> int:

@@ -21,7 +21,7 @@ from tests.evaluation.conftest import MAX_LENGTH, make_task, scoring
 GENERATES = {
     "output_type": "generate_until",
     "doc_to_text": "prompt",
-    "doc_to_target": "{{ [choices[answer]] | tojson if answer else '[]' }}",  # every second question has no answer
+    "doc_to_target": "{{ choices | tojson if answer else '[]' }}",  # every second question has no answer
     "generation_kwargs": {"until": [" ."], "max_gen_toks": 12},
 }
 

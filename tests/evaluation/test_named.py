@@ -83,7 +83,7 @@ def test_a_named_task_asks_and_scores_as_the_harness(copies, live):
 def test_generated_answers_are_judged_by_the_harness(copies):
     task = load_task("mlqa_de")
     entries = task.entries("test")
-    assert [len(task.items(part)) for part in PARTS] == [7, 5, 12]
+    assert [len(task.items(part)) for part in PARTS] == [5, 7, 12]
     assert entries[0].item().text == "Context: The bird 12 sat on a tree\n\nQuestion: Where ?\n\nAnswer:"
     assert entries[0].item().choices == ("a tree", "der tree")
     assert entries[0].judge("der tree.") == {"exact_match": True, "f1": 1.0}
