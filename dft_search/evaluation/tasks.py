@@ -1,14 +1,15 @@
 """Tasks and suites by name, and the items of each part, which no two parts of a task share."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dft_search.config import Document, Problem, RequestError, build, expand_path, load_document, nearest
-from dft_search.evaluation.items import Item, Names, Renderer, read_rows
+from dft_search.evaluation.items import Item, Names, Renderer, Row, read_rows
 from dft_search.evaluation.options import Part
 from dft_search.evaluation.taskfile import NamedTask, PartFiles, TaskFile
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "tasks"
 SUITES = FOLDER / "suites.yaml"
+_HUB = re.compile(r"hub:(?P<path>[^:]+):(?P<config>[^:]*):(?P<split>[^:]+)")
 PARTS: tuple[Part, ...] = ("steer", "select", "test")
 
 
@@ -94,11 +96,25 @@ class Task:
             return
         renderer, names = Renderer(self.name, harness, self.document), Names(self.options, self.document)
         for name in chosen.files or ():
-            path = _expand(name, self.document)
-            for row in read_rows(path, self.document):
-                identity, cluster = names.of(row, path)
+            place, rows = self._rows(name)
+            for row in rows:
+                identity, cluster = names.of(row, place)
                 if is_mine(identity, cluster):
                     yield renderer.item(identity, row, cluster)
+
+    def _rows(self, name: str) -> tuple[str, Iterable[Row]]:
+        """(where they lie, rows) of a file, or of a split of a data set of the hub."""
+        found = _HUB.fullmatch(name)
+        if found is None:
+            path = _expand(name, self.document)
+            return path, read_rows(path, self.document)
+        from dft_search.evaluation.hub import load_splits
+
+        splits = load_splits(found["path"], found["config"] or None)
+        if found["split"] not in splits:
+            expected = "one of " + ", ".join(splits)
+            raise RequestError(self.document.problem(f"{name} is no split", ("parts",), expected=expected))
+        return name, ({"position": position, **row} for position, row in enumerate(splits[found["split"]]))
 
     def _check_disjoint(self, parts: "dict[Part, list[Entry]]") -> None:
         """Two parts share an item when the same prompt with the same choices is in both, whatever its id.
