@@ -12,7 +12,7 @@ from dft_search.evaluation.items import Item
 from dft_search.evaluation.metrics import METRICS, chance_level
 from dft_search.evaluation.options import Part, ScoringOptions
 from dft_search.evaluation.scores import Sample, Score, Scores, mean_score
-from dft_search.evaluation.taskfile import NamedTask
+from dft_search.evaluation.taskfile import HarnessOptions
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -108,13 +108,12 @@ def _prepare(chosen: Chosen, part: Part) -> _Prepared:
     from dft_search.evaluation.harness_task import Asking, HarnessTask, build_requests
 
     task, items = chosen.task, chosen.items(part)
-    entries = task.entries(part, chosen.limit)
     judges: list[Judge] | None = None
-    if isinstance(task.options.harness, NamedTask):
-        asking = entries[0].asking
-        judges = [entry.judge for entry in entries]
-    else:
+    if isinstance(task.options.harness, HarnessOptions):
         asking = Asking.of(task.options.harness)
+    else:
+        named = [entry for entry in task.entries(part, chosen.limit) if not isinstance(entry, Item)]
+        asking, judges = named[0].asking, [entry.judge for entry in named]
     if chosen.is_wrapped(part):
         asking = replace(asking, target_delimiter="")
     harness = HarnessTask(task.options, items, asking)
