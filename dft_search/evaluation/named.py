@@ -138,7 +138,7 @@ def _build(name: str, manager: TaskManager, named: NamedTask, document: Document
     except RequestError as error:
         problem = error.problems[0]
         raise RequestError(document.problem(problem.message, ("harness", "task"), expected=problem.expected)) from None
-    except (ImportError, KeyError, TypeError, ValueError) as error:
+    except (ImportError, LookupError, TypeError, ValueError) as error:
         message = f"task '{name}' of lm-evaluation-harness cannot be used: {type(error).__name__}: {error}"
         raise RequestError(document.problem(message, ("harness", "task"))) from None
     if named.output_type != task.OUTPUT_TYPE:

@@ -140,6 +140,8 @@ class Task:
                         self._problem(f"parts '{part}' and '{home}' share cluster '{entry.cluster}'", home)
                     )
                 kept.append(entry)
+            if not kept:
+                raise RequestError(self._problem(f"part '{part}' has no items of its own", part))
             parts[part] = kept
 
     def _source(self, part: Part) -> object:

@@ -93,7 +93,7 @@ def test_what_two_tasks_ask_alike_is_generated_once(tmp_path, live, monkeypatch)
 
 def test_translations_are_scored_as_a_set(tmp_path, live):
     target = {**GENERATES, "doc_to_target": "{{ choices[answer] }}"}
-    path = generating(tmp_path, metric="chrf", metrics=["bleu", "language_accuracy"], harness=target)
+    path = generating(tmp_path, metric="chrf", metrics=["bleu", "language_accuracy"], harness=target, chance=1.5)
     scores = Scorer(scoring(["said"], path), samples=True).score(live, "steer")
     outputs = [sample.output.strip() for sample in scores.samples["said"]]
     references = [[sample.choices[0] for sample in scores.samples["said"]]]
@@ -103,7 +103,9 @@ def test_translations_are_scored_as_a_set(tmp_path, live):
     )
     assert (scores.values["said"].value, scores.values["said.bleu"].value) == pytest.approx(want)
     assert want[0] > 0 and scores.values["score"].stderr == pytest.approx(scores.values["said"].stderr)
-    assert 0 < scores.values["said"].stderr < 100 and scores.values["said"].chance is None
+    assert 0 < scores.values["said"].stderr < 100
+    assert scores.values["said"].chance == 1.5, "as the task file says"
+    assert scores.values["said.bleu"].chance is None
 
 
 def test_prompts_in_the_alpaca_template(tmp_path, live):
