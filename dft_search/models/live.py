@@ -115,7 +115,7 @@ class Steps:
         self._blocks = blocks
         self._run = 0
         # behind FSDP's own hook: whoever is counted has been gathered
-        self._hooks = [block.register_forward_pre_hook(self._count) for block in blocks]  # type: ignore[attr-defined]
+        self._hooks = [block.register_forward_pre_hook(self._count) for block in blocks]
 
     def _count(self, *_: object) -> None:
         self._run += 1
