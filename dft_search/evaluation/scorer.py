@@ -9,7 +9,7 @@ from dft_search.evaluation.aggregate import aggregate
 from dft_search.evaluation.answers import NEEDS_CONFIDENCE, Judge, answer_values, unanswerable_share
 from dft_search.evaluation.choice import Chosen, chosen_tasks
 from dft_search.evaluation.items import Item
-from dft_search.evaluation.metrics import METRICS, chance_level
+from dft_search.evaluation.metrics import chance_level
 from dft_search.evaluation.options import Part, ScoringOptions
 from dft_search.evaluation.scores import Sample, Score, Scores, mean_score
 from dft_search.evaluation.taskfile import HarnessOptions
@@ -191,8 +191,7 @@ def _chance(task: _Prepared, metric: str) -> float | None:
         return options.chance
     if metric == "best_f1":
         return unanswerable_share(task.items)
-    known = METRICS[options.harness.output_type][metric]
-    return chance_level(known, metric, [len(item) for item in task.requests])
+    return chance_level(metric, [len(item) for item in task.requests])
 
 
 def _tell(task: _Prepared, measured: _Measured) -> list[Sample]:

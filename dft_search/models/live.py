@@ -82,7 +82,7 @@ class LiveModel:
     def _units(self) -> list[FSDPModule]:
         root = self.root if self.root is not None else self.model
         if isinstance(root, FSDPModule):
-            # before any forward pass: whichever FSDP module runs first takes itself for the root, which would be a block
+            # before any forward pass: whichever FSDP module runs first takes itself for the root, and that is a block
             root._get_fsdp_state()._lazy_init()
         return [module for module in root.modules() if isinstance(module, FSDPModule)]
 
