@@ -1,13 +1,14 @@
-"""``data``: rows as a model gets them, and what is wrong with them."""
+"""``data``: rows joined, split, translated, looked at as a model gets them, and checked for faults."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from dft_search.cli.options import AsJson, Overrides, RecipeFile, study_file
+from dft_search.cli.options import AsJson, Fields, Overrides, RecipeFile, Replace, field_columns, study_file
 from dft_search.cli.output import console, only_documents, print_json
 
-app = typer.Typer(help="Look at rows and check them.", rich_markup_mode=None)
+app = typer.Typer(help="Make rows, look at them and check them.", rich_markup_mode=None)
 
 
 @app.command("show")
@@ -68,3 +69,76 @@ def check(
         print_json(told)
     else:
         render_findings(told, count, console())
+
+
+@app.command("join")
+def join(
+    english: Annotated[str, typer.Argument(metavar="ENGLISH", help="A file of English rows.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A file of the same rows in another language.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: one JSON object a line.")],
+    by: Annotated[Literal["index", "id", "fuzzy"], typer.Option("--by", help="How rows find each other.")] = "index",
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--match", metavar="COLUMN", help="TARGET's own English instruction; repeat for input and output."
+        ),
+    ] = None,
+    least: Annotated[
+        float, typer.Option("--at-least", min=0.1, max=1.0, help="Similarity from which texts are the same.")
+    ] = 0.8,
+    fields: Fields = None,
+    count: Annotated[int, typer.Option("--rows", min=0, help="How many rows left over to show.")] = 3,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join English and target rows to parallel rows.
+
+    By index or id, which must agree; or fuzzy: by English text that both files have (--match), else by numbers, names,
+    order and length. What is not clear is told, not joined.
+
+    Example: dft-search data join alpaca_en.json alpaca_zh.json --out alpaca.jsonl --by fuzzy
+    """
+    from dft_search.data.joining import join_files, render_join
+
+    with only_documents(as_json):
+        columns = field_columns(fields or [])
+        report = join_files(
+            english, target, out, by=by, fields=columns, match=match or [], least=least, replace=replace
+        )
+    if as_json:
+        print_json(report)
+    else:
+        render_join(report, count, console())
+
+
+@app.command("split")
+def split(
+    files: Annotated[list[str], typer.Argument(metavar="FILES", help="Files of rows; several languages go together.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for NAME.train.jsonl, NAME.dev.jsonl, NAME.test.jsonl.")],
+    dev: Annotated[float, typer.Option("--dev", min=0, help="Ids in dev: a number, or a share below 1.")] = 0.05,
+    test: Annotated[float, typer.Option("--test", min=0, help="Ids in test: a number, or a share below 1.")] = 0.05,
+    group: Annotated[
+        str | None, typer.Option("--group", metavar="COLUMN", help="Rows equal in this column stay together.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed gives another split.")] = 0,
+    fields: Fields = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Split rows into train, dev and test without leakage.
+
+    Rows with the same or nearly the same prompt, and the same id in all languages, stay in one part.
+
+    Example: dft-search data split alpaca_zh.jsonl alpaca_vi.jsonl --out parts --dev 500 --test 500
+    """
+    from dft_search.data.splitting import render_split, split_files
+
+    with only_documents(as_json):
+        columns = field_columns(fields or [])
+        report = split_files(
+            files, out, dev=dev, test=test, fields=columns, group=group, seed=seed, replace=replace
+        )
+    if as_json:
+        print_json(report)
+    else:
+        render_split(report, console())
