@@ -1,5 +1,6 @@
 """``data``: rows joined, split, translated, looked at as a model gets them, and checked for faults."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -142,3 +143,47 @@ def split(
         print_json(report)
     else:
         render_split(report, console())
+
+
+@app.command("translate")
+def translate(
+    english: Annotated[str, typer.Argument(metavar="ENGLISH", help="A file of English rows.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: one JSON object a line.")],
+    language: Annotated[str, typer.Option("--language", help="Code of the language: zh, or the model's own code.")],
+    model: Annotated[
+        str, typer.Option("--model", help="A translation model, on disk or on the hub: NLLB, M2M100, mBART-50, Marian.")
+    ] = "facebook/nllb-200-distilled-600M",
+    revision: Annotated[str | None, typer.Option("--revision", help="Of the model on the hub.")] = None,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Of the beam search; 1 is greedy.")] = 4,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Models at work at once; by default one a GPU.")
+    ] = None,
+    fields: Fields = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Translate English rows with a seq2seq model, on a Ray cluster.
+
+    Joins RAY_ADDRESS if set, else starts its own Ray. Interrupted, the same command goes on. Rows that are untranslated,
+    in another language, of odd length or with other numbers go to a second file with the reason.
+
+    Example: dft-search data translate alpaca_en.json --language vi --out alpaca_vi.jsonl
+    """
+    from dft_search.launch.translate import on_cluster
+    from dft_search.synthesis.translate import render_translation, translate_file
+    from dft_search.synthesis.translator import TranslatorOptions
+
+    with only_documents(as_json):
+        options = TranslatorOptions(model, language, beams, revision)
+        report = translate_file(
+            english, out, options, fields=field_columns(fields or []), workers=on_cluster(options, workers),
+            replace=replace, say=_tell,
+        )  # fmt: skip
+    if as_json:
+        print_json(report)
+    else:
+        render_translation(report, console())
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)

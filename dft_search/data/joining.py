@@ -12,11 +12,10 @@ from rich.text import Text
 
 from dft_search.config import Problem, RequestError, expand_path, nearest
 from dft_search.data.alignment import align
-from dft_search.data.files import open_file
 from dft_search.data.join import by_id, by_index
 from dft_search.data.output import check_outputs, write_rows
 from dft_search.data.pairing import LEAST, TOLD, Candidate, Match, Matching, match_texts
-from dft_search.data.reader import Reader
+from dft_search.data.reader import Reader, open_side
 
 By = Literal["index", "id", "fuzzy"]
 PARTS = ("instruction", "input", "output")
@@ -69,9 +68,10 @@ def join_files(
     if len(match) > len(PARTS):
         raise RequestError(Problem(f"{len(match)} columns", key="--match", expected=f"at most {len(PARTS)}"))
     check_outputs([out], paths, key="--out", replace=replace)
+    more = {f"{MATCHED}{number}": column for number, column in enumerate(match)}
     readers = [
-        _reader(paths[0], "en", "ENGLISH", fields, ()),
-        _reader(paths[1], "tgt", "TARGET", fields, match),
+        open_side(paths[0], "en", key="ENGLISH", fields=fields),
+        open_side(paths[1], "tgt", key="TARGET", fields=fields, more=more),
     ]
     if by == "fuzzy":
         records, report = _fuzzy(_side(readers[0]), _side(readers[1]), match, least)
@@ -81,19 +81,6 @@ def join_files(
         raise RequestError(Problem(f"no row of {paths[1]} belongs to one of {paths[0]}", key="--by"))
     write_rows(out, records)
     return report | {"out": str(out)}
-
-
-def _reader(path: str, side: str, key: str, fields: Mapping[str, str], match: Sequence[str]) -> Reader:
-    table = open_file(path, key=key)
-    ours = f"{side}_instruction" in table.columns  # parallel rows, of which one side is wanted
-    defaults = {f"{side}_{part}": f"{side}_{part}" if ours else part for part in PARTS}
-    for column in match:
-        if column not in table.columns:
-            expected, near = "one of " + ", ".join(table.columns), nearest(column, table.columns)
-            message = f"no column '{column}'"
-            raise RequestError(Problem(message, file=path, key="--match", expected=expected, nearest=near))
-    defaults |= {f"{MATCHED}{number}": column for number, column in enumerate(match)}
-    return Reader(table, fields, defaults, key="--field")
 
 
 def _side(reader: Reader) -> Side:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_search.config import Problem, RequestError, nearest
-from dft_search.data.files import Table
+from dft_search.data.files import Table, open_file
 
 KEY = "recipe.data.train"  # where the options stand in a file, for messages
 
@@ -100,3 +100,25 @@ class Reader:
             message = f"'{column}' holds half of a character (a lone surrogate)"
             raise RequestError(self.table.problem(number, message, expected="valid Unicode text")) from None
         return value
+
+
+def open_side(
+    path: str, side: str, *, key: str, fields: Mapping[str, str], more: Mapping[str, str] | None = None
+) -> Reader:
+    """One language of a file: ``instruction``, ``input`` and ``output``, or that side of parallel rows.
+
+    Args:
+        path: the file.
+        side: ``en`` or ``tgt``.
+        key: the argument that names the file, for messages.
+        fields: mapped columns, our name -> column.
+        more: other names to read -> column.
+
+    Raises:
+        RequestError: the file cannot be read, or a column is missing.
+    """
+    table = open_file(path, key=key)
+    parallel = f"{side}_instruction" in table.columns
+    names = ("instruction", "input", "output")
+    defaults = {f"{side}_{name}": f"{side}_{name}" if parallel else name for name in names}
+    return Reader(table, fields, {**defaults, **(more or {})}, key="--field")

@@ -26,7 +26,15 @@ SURFACE = {
     "doctor": {"name", "--fix", "--json"},
     "schema": {"kind"},
     "data check": {"file", "--rows", "--json", "--set"},
+    "data join": {
+        "english", "target", "--out", "--by", "--match", "--at-least", "--field", "--rows", "--replace", "--json",
+    },
     "data show": {"file", "--rows", "--json", "--set"},
+    "data split": {"files", "--out", "--dev", "--test", "--group", "--seed", "--field", "--replace", "--json"},
+    "data translate": {
+        "english", "--out", "--language", "--model", "--revision", "--beams", "--workers", "--field", "--replace",
+        "--json",
+    },
 }
 
 
