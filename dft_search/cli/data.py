@@ -136,9 +136,7 @@ def split(
 
     with only_documents(as_json):
         columns = field_columns(fields or [])
-        report = split_files(
-            files, out, dev=dev, test=test, fields=columns, group=group, seed=seed, replace=replace
-        )
+        report = split_files(files, out, dev=dev, test=test, fields=columns, group=group, seed=seed, replace=replace)
     if as_json:
         print_json(report)
     else:
@@ -164,8 +162,8 @@ def translate(
 ) -> None:
     """Translate English rows with a seq2seq model, on a Ray cluster.
 
-    Joins RAY_ADDRESS if set, else starts its own Ray. Interrupted, the same command goes on. Rows that are untranslated,
-    in another language, of odd length or with other numbers go to a second file with the reason.
+    Joins RAY_ADDRESS if set, else starts its own Ray. Interrupted, the same command goes on. Rows that are
+    untranslated, in another language, of odd length or with other numbers go to a second file with the reason.
 
     Example: dft-search data translate alpaca_en.json --language vi --out alpaca_vi.jsonl
     """

@@ -174,7 +174,9 @@ def _report(english: Side, target: Side, found: Matching, matches: Sequence[Matc
 def render_join(report: Mapping[str, Any], examples: int, console: Console) -> None:
     """Print the report: how many rows were joined and by what, and the first of those that were not."""
     how = ", ".join(f"{count} by {name}" for name, count in report["by"].items())
-    console.print(f"{report['joined']} rows joined of {report['english']} English and {report['target']} target ({how})")
+    console.print(
+        f"{report['joined']} rows joined of {report['english']} English and {report['target']} target ({how})"
+    )
     for name, what in (("unclear", "unclear, not joined"), ("target_left", "target rows left over"),
                        ("english_left", "English rows left over")):  # fmt: skip
         rows = report[name]

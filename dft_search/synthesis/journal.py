@@ -45,7 +45,9 @@ class Journal:
         other = sorted(key for key in self.facts if found.get(key) != self.facts[key])
         if other:
             message = f"is the unfinished work of another request: {', '.join(other)} differ"
-            raise RequestError(Problem(message, file=str(self.path), key="--out", expected="that request, or --replace"))
+            raise RequestError(
+                Problem(message, file=str(self.path), key="--out", expected="that request, or --replace")
+            )
         for line in lines[1:]:
             entry = json.loads(line)
             yield entry["part"], [(text, whole_) for text, whole_ in entry["texts"]]

@@ -83,7 +83,9 @@ def translate_file(
         resumed = len(journal.done)
         missing = {number: part for number, part in enumerate(work.parts) if number not in journal.done}
         if missing:
-            say(f"{resumed} of {len(work.parts)} parts are done" if resumed else f"{len(work.parts)} parts to translate")
+            say(
+                f"{resumed} of {len(work.parts)} parts are done" if resumed else f"{len(work.parts)} parts to translate"
+            )
             with workers(missing) as finished:
                 for number, texts in finished:
                     journal.add(number, texts)

@@ -140,9 +140,7 @@ def _tokenizer(options: TranslatorOptions, source: Source) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
-            source.name, revision=source.revision, local_files_only=source.local_only
-        )
+        return AutoTokenizer.from_pretrained(source.name, revision=source.revision, local_files_only=source.local_only)
     except ImportError as error:
         message = f"needs a library for its tokenizer: {_one_line(error)}"
         expected = "pip install 'dft-search[translate]'"
