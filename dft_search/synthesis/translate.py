@@ -21,7 +21,7 @@ from dft_search.data.reader import open_side
 from dft_search.data.row import Row
 from dft_search.synthesis.journal import Entry, Journal
 from dft_search.synthesis.pieces import Line, cut, join
-from dft_search.synthesis.translator import Target, TranslatorOptions, check_translator
+from dft_search.synthesis.translator import TranslatorOptions, check_translator
 
 FIELDS = ("instruction", "input", "output")
 PART = 256  # pieces of one part: what is lost when a run ends hard
@@ -103,7 +103,7 @@ def translate_file(
         "parts": len(work.parts),
         "resumed_parts": resumed,
         "language": options.language,
-        "code": _code(target),
+        "code": target.code,
         "out": str(out),
         "rejected_out": str(rejected),
     }
@@ -166,10 +166,6 @@ def _filter(
 def _record(row: Row, language: str) -> dict[str, Any]:
     sides = {f"{side}_{name}": getattr(row, f"{side}_{name}") for side in ("en", "tgt") for name in FIELDS}
     return {"id": row.id, "lang": language, **sides}
-
-
-def _code(target: Target) -> str | None:
-    return target.code
 
 
 def render_translation(report: Mapping[str, Any], console: Console) -> None:
