@@ -138,8 +138,8 @@ def _maps(found: Mapping[str, Any]) -> str:
                 continue
             share = f" {sum(layer[kind]['share']):.0%} of the variance." if kind == "pca" else ""
             caption = (
-                f"Mean states of {found['map']['rows']} prompts, {found['language']} and English in two colors; one map "
-                f"for all panels.{share} Retrieval accuracy: {accuracy}. The table has the centers."
+                f"Mean states of {found['map']['rows']} prompts, {found['language']} and English in two colors; one "
+                f"map for all panels.{share} Retrieval accuracy: {accuracy}. The table has the centers."
             )
             figures.append(cloud(f"Layer {layer['layer']}, {name}", layer[kind], models, caption))
     return _figures(figures)

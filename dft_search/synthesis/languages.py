@@ -28,6 +28,8 @@ _FLORES = {
     "uk": "ukr_Cyrl", "ur": "urd_Arab", "uz": "uzn_Latn", "vi": "vie_Latn", "xh": "xho_Latn", "yo": "yor_Latn",
     "zh": "zho_Hans", "zh-tw": "zho_Hant", "zu": "zul_Latn",
 }  # fmt: skip
+_ISO = {code: short for short, code in _FLORES.items()}
+_ALSO = {"zh": "cmn"}  # another name of a language, which Marian's models use
 _CODE = re.compile(r"_{0,2}([a-z]{2,3}(?:_[A-Za-z]{2,4})?)_{0,2}")
 _PREFIX = re.compile(r">>(\w+)<<")
 
@@ -75,6 +77,11 @@ def find_target(tokenizer: "PreTrainedTokenizerBase", language: str) -> Target:
     return Target()
 
 
+def iso_code(language: str) -> str:
+    """The ISO 639-1 code of a language that is given by a model's code, or what was given where there is none."""
+    return _ISO.get(language) or (_base(language) if _base(language) in _FLORES and "_" in language else language)
+
+
 def _codes(tokenizer: Any) -> Mapping[str, int]:
     """Language code -> id of the token that stands for it."""
     known = getattr(tokenizer, "lang_code_to_id", None)  # M2M100 and mBART
@@ -89,11 +96,14 @@ def _choose(language: str, codes: Mapping[str, Any]) -> str:
         return language
     plain = language.replace("_", "-").lower()
     flores = _FLORES.get(plain) or _FLORES.get(_base(language), "")
-    same = [code for code in codes if _base(code) in {_base(language), flores.partition("_")[0]}]
     if flores in codes:
         return flores
-    if len(same) == 1:
-        return same[0]
+    names = {_base(language), _base(flores), _ALSO.get(_base(language))}
+    same = [code for code in codes if _base(code) in names]
+    script = flores.partition("_")[2]
+    for found in (same, [code for code in same if code.partition("_")[2] == script]):
+        if len(found) == 1:
+            return found[0]
     if same:  # one language in several scripts, or several countries
         message = f"the model writes '{language}' in several ways"
         raise RequestError(Problem(message, key="--language", expected="one of " + ", ".join(sorted(same))))

@@ -20,6 +20,7 @@ from dft_search.data.output import check_outputs, write_rows
 from dft_search.data.reader import open_side
 from dft_search.data.row import Row
 from dft_search.synthesis.journal import Entry, Journal
+from dft_search.synthesis.languages import iso_code
 from dft_search.synthesis.pieces import Line, cut, join
 from dft_search.synthesis.translator import TranslatorOptions, check_translator
 
@@ -83,17 +84,16 @@ def translate_file(
         resumed = len(journal.done)
         missing = {number: part for number, part in enumerate(work.parts) if number not in journal.done}
         if missing:
-            say(
-                f"{resumed} of {len(work.parts)} parts are done" if resumed else f"{len(work.parts)} parts to translate"
-            )
+            say(f"{len(missing)} of {len(work.parts)} parts to translate")
             with workers(missing) as finished:
                 for number, texts in finished:
                     journal.add(number, texts)
                     say(f"{len(journal.done)} of {len(work.parts)} parts are translated")
     rows, cuts = _assemble(work, journal.done)
-    kept, reasons = _filter(rows, cuts, options.language)
-    write_rows(rejected, [_record(rows[n], options.language) | {"reasons": found} for n, found in reasons.items()])
-    write_rows(out, [_record(rows[number], options.language) for number in kept])
+    language = iso_code(options.language)
+    kept, reasons = _filter(rows, cuts, language)
+    write_rows(rejected, [_record(rows[number], language) | {"reasons": why} for number, why in reasons.items()])
+    write_rows(out, [_record(rows[number], language) for number in kept])
     partial.unlink()
     return {
         "rows": len(rows),
@@ -102,7 +102,7 @@ def translate_file(
         "pieces": sum(map(len, work.parts)),
         "parts": len(work.parts),
         "resumed_parts": resumed,
-        "language": options.language,
+        "language": language,
         "code": target.code,
         "out": str(out),
         "rejected_out": str(rejected),
