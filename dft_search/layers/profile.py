@@ -148,7 +148,7 @@ def describe(
 
 def _encode(recipe: Recipe, most: int) -> tuple[Encoded, str, Any]:
     """Rows of both languages as tokens, at most ``most``, with the fingerprint of all rows and the tokenizer."""
-    train = recipe.data.train.model_copy(update={"english": "aligned", "english_rows": False})
+    train = recipe.data.train.model_copy(update={"english": "aligned", "english_rows": False, "mixture": None})
     rows = read_rows(train, method="dft")
     drawn = sorted(random.Random("layers").sample(range(len(rows.rows)), min(most, len(rows.rows))))
     random.Random("layers order").shuffle(drawn)  # whatever a part of them is used for, it comes from the whole file
