@@ -13,12 +13,10 @@ from dft_search.data.rows import read_rows
 
 def options(write, count: dict[str, int], **more) -> TrainOptions:
     """Files of parallel rows, by name."""
+    fields = [f"{side}_{part}" for side in ("en", "tgt") for part in ("instruction", "output")]
     files = []
     for name, rows in count.items():
-        texts = [
-            {"id": f"{name}{n}"} | {f"{s}_{p}": f"{s} {p} {name}{n}" for s in ("en", "tgt") for p in ("instruction", "output")}
-            for n in range(rows)
-        ]  # fmt: skip
+        texts = [{"id": f"{name}{n}", **{field: f"{field} {name}{n}" for field in fields}} for n in range(rows)]
         files.append(write(f"{name}.train.jsonl", texts))
     return TrainOptions(files=files, **more)
 
