@@ -86,7 +86,7 @@ def join(
     ] = None,
     least: Annotated[
         float, typer.Option("--at-least", min=0.1, max=1.0, help="Similarity from which texts are the same.")
-    ] = 0.8,
+    ] = 0.6,
     fields: Fields = None,
     count: Annotated[int, typer.Option("--rows", min=0, help="How many rows left over to show.")] = 3,
     replace: Replace = False,

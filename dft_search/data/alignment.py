@@ -24,7 +24,7 @@ COMMON = 0.02  # share of English rows beyond which an anchor names nobody
 KEPT = 0.9  # share of sure pairs in one order from which the files count as ordered
 FEWEST = 8  # sure pairs that an order, or a usual length, can be told from
 CELLS = 250_000  # of one gap; a larger one is left over
-PROBABLE = 0.9  # of a pair by order
+PROBABLE = 0.95  # of a pair by order
 PAIRED = 3.0  # log-odds, before anything is read, that two rows in their places belong together
 AGAINST = 2.0  # nats that an anchor of one side alone takes away, by order
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-LEAST = 0.8  # similarity from which two texts may be the same
+LEAST = 0.6  # similarity from which two texts may be the same
 MARGIN = 0.03  # by which the best one must be better than the next
 CHUNK = 256  # rows compared at once
 TOLD = 3  # candidates that are told of a row
@@ -127,9 +127,10 @@ def _doubt(candidates: Sequence[Candidate], mutual: bool) -> str | None:
 
 def _vectors(english: Sequence[str], target: Sequence[str]) -> tuple[Any, Any]:
     """Sparse TF-IDF rows of unit length."""
+    import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), sublinear_tf=True, dtype="float32")
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), sublinear_tf=True, dtype=np.float32)
     vectorizer.fit([*map(_plain, english), *map(_plain, target)])
     return vectorizer.transform(map(_plain, english)), vectorizer.transform(map(_plain, target))
 

@@ -24,6 +24,7 @@ from dft_search.data.row import Row
 HELD = ("test", "dev")  # filled in this order
 PARTS = ("train", "dev", "test")
 LARGEST = 0.1  # of a part: a larger cluster stays in train, since its rows say little more than one of them
+SMALL = 4  # ids of a cluster that any part may have
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def _read(path: Path, fields: Mapping[str, str], group: str | None) -> File:
     defaults: dict[str, str] = {}
     for side in ("en", "tgt"):
         names = {f"{side}_{part}": f"{side}_{part}" for part in ("instruction", "input", "output")}
-        if all(fields.get(name, column) in table.columns for name, column in names.items() if "input" not in name):
+        there = all(names[f"{side}_{part}"] in table.columns for part in ("instruction", "output"))
+        if there or any(name in fields for name in names):
             defaults |= names
     if not defaults:  # one language in the Alpaca layout
         defaults = {f"en_{part}": part for part in ("instruction", "input", "output")}
@@ -131,7 +133,7 @@ def _assign(clusters: Clusters, rows: Sequence[Row], sizes: Mapping[str, int], s
     parts: dict[int, str] = {}
     for cluster in ranked:
         size = len({rows[number].id for number in cluster})
-        fits = [part for part in HELD if size <= room[part] and size <= max(1, LARGEST * sizes[part])]
+        fits = [part for part in HELD if size <= room[part] and size <= max(SMALL, LARGEST * sizes[part])]
         part = fits[0] if fits else "train"
         if part != "train":
             room[part] -= size

@@ -26,9 +26,9 @@ _FLORES = {
     "sl": "slv_Latn", "so": "som_Latn", "sq": "als_Latn", "sr": "srp_Cyrl", "sv": "swe_Latn", "sw": "swh_Latn",
     "ta": "tam_Taml", "te": "tel_Telu", "tg": "tgk_Cyrl", "th": "tha_Thai", "tl": "tgl_Latn", "tr": "tur_Latn",
     "uk": "ukr_Cyrl", "ur": "urd_Arab", "uz": "uzn_Latn", "vi": "vie_Latn", "xh": "xho_Latn", "yo": "yor_Latn",
-    "zh": "zho_Hans", "zh-tw": "zho_Hant", "zu": "zul_Latn",
+    "zh": "zho_Hans", "zh-cn": "zho_Hans", "zh-tw": "zho_Hant", "zu": "zul_Latn",
 }  # fmt: skip
-_ISO = {code: short for short, code in _FLORES.items()}
+_ISO = {code: short for short, code in _FLORES.items() if short != "zh-cn"}
 _ALSO = {"zh": "cmn"}  # another name of a language, which Marian's models use
 _CODE = re.compile(r"_{0,2}([a-z]{2,3}(?:_[A-Za-z]{2,4})?)_{0,2}")
 _PREFIX = re.compile(r">>(\w+)<<")
@@ -95,11 +95,11 @@ def _choose(language: str, codes: Mapping[str, Any]) -> str:
     if language in codes:
         return language
     plain = language.replace("_", "-").lower()
-    flores = _FLORES.get(plain) or _FLORES.get(_base(language), "")
+    flores = _FLORES.get(plain, "")
     if flores in codes:
         return flores
-    names = {_base(language), _base(flores), _ALSO.get(_base(language))}
-    same = [code for code in codes if _base(code) in names]
+    names = {plain, _base(flores), _ALSO.get(plain)}  # of a whole language; one of a script or country is not guessed
+    same = [code for code in codes if _base(code) in names and "-" not in plain]
     script = flores.partition("_")[2]
     for found in (same, [code for code in same if code.partition("_")[2] == script]):
         if len(found) == 1:

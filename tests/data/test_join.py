@@ -123,10 +123,10 @@ def test_real_rows_shuffled_and_perturbed_are_recovered_by_their_english(real, w
     right = {row["id"]: row for row in real}
     joined = lines(out)
     wrong = [row["id"] for row in joined if row["tgt_output"] != right[row["id"]]["tgt_output"]]
-    assert len(joined) >= 0.93 * 0.9 * len(real) and wrong == []
+    assert len(joined) >= 0.95 * 0.9 * len(real) and wrong == []
     assert told["joined"] + len(told["unclear"]) + len(told["target_left"]) == len(target)
     assert told["joined"] + len(told["english_left"]) == len(english) * 9 // 10
-    assert all(row["joined_by"] in ("text", "similar") and 0.8 <= row["join_score"] <= 1 for row in joined)
+    assert all(row["joined_by"] in ("text", "similar") and 0.6 <= row["join_score"] <= 1 for row in joined)
 
 
 def texts(rows: list[dict[str, str]], name: str) -> list[tuple[str, str]]:

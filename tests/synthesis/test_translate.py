@@ -68,30 +68,62 @@ def in_process(options: TranslatorOptions, asked: list[int], most: int | None = 
     return workers
 
 
-@pytest.mark.usefixtures("ray_cluster", "small_parts")
-def test_an_interrupted_translation_goes_on_over_the_cluster_and_ends_with_the_same_rows(nllb, english, tmp_path):
-    options = TranslatorOptions(str(nllb), "zh", beams=2)
-    whole, out, asked = tmp_path / "whole.jsonl", tmp_path / "zh.jsonl", []
-    expected = translate_file(str(english), whole, options, fields={}, workers=in_process(options, asked))
-    assert asked == list(range(expected["parts"])) and expected["parts"] > 4
+def interrupted(english: Path, out: Path, options: TranslatorOptions) -> None:
+    """Two parts done and a third one half written, as a hard end leaves it."""
     with pytest.raises(KeyboardInterrupt):
         translate_file(str(english), out, options, fields={}, workers=in_process(options, [], most=2))
-    with (tmp_path / "zh.partial").open("a") as file:
-        file.write('{"part": 2, "te')  # as a hard end leaves it
+    with out.with_suffix(".partial").open("a") as file:
+        file.write('{"part": 2, "te')
     assert not out.exists()
-    given = (english, "--out", out, "--language", "zh", "--model", nllb, "--beams", 2, "--workers", 2)
-    told = json.loads(run(*given, "--json").stdout)
-    assert told["resumed_parts"] == 2 and told["language"] == "zh" and told["code"] == "zho_Hans"
-    for name in ("", ".rejected"):
-        assert lines(out.with_suffix(f"{name}.jsonl")) == lines(whole.with_suffix(f"{name}.jsonl"))
+
+
+def check_same(one: Path, other: Path) -> None:
+    for ending in (".jsonl", ".rejected.jsonl"):
+        assert lines(one.with_suffix(ending)) == lines(other.with_suffix(ending))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_interrupted_translation_goes_on_and_ends_with_the_same_rows(nllb, english, tmp_path):
+    options = TranslatorOptions(str(nllb), "zh", beams=2)
+    whole, out, asked, again = tmp_path / "whole.jsonl", tmp_path / "zh.jsonl", [], []
+    expected = translate_file(str(english), whole, options, fields={}, workers=in_process(options, asked))
+    assert asked == list(range(expected["parts"])) and expected["parts"] > 4
+    interrupted(english, out, options)
+    told = translate_file(str(english), out, options, fields={}, workers=in_process(options, again))
+    assert again == asked[2:] and told["resumed_parts"] == 2
+    assert {name: told[name] for name in ("rows", "rejected", "pieces")} == {
+        name: expected[name] for name in ("rows", "rejected", "pieces")
+    }
+    check_same(out, whole)
+    assert not (tmp_path / "zh.partial").exists()
     kept, rejected = lines(out), lines(out.with_suffix(".rejected.jsonl"))
     assert kept and rejected and len(kept) + len(rejected) == 12
     for row in kept:
         assert (row["tgt_input"] == "") == (row["en_input"] == "") and row["lang"] == "zh"
         assert row["tgt_input"].count("\n") == row["en_input"].count("\n")
     assert all(reason["kind"] in ("cut", *module.QUALITY) for row in rejected for reason in row["reasons"])
-    assert not (tmp_path / "zh.partial").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster", "small_parts")
+def test_a_translation_goes_on_over_the_cluster(nllb, english, tmp_path):
+    options = TranslatorOptions(str(nllb), "zh", beams=2)
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "zh.jsonl"
+    translate_file(str(english), whole, options, fields={}, workers=in_process(options, []))
+    interrupted(english, out, options)
+    given = (english, "--out", out, "--language", "zh", "--model", nllb, "--beams", 2, "--workers", 2)
+    told = json.loads(run(*given, "--json").stdout)
+    assert told["resumed_parts"] == 2 and told["language"] == "zh" and told["code"] == "zho_Hans"
+    check_same(out, whole)
     assert "--replace" in run(*given, code=2).stderr
+    weights = nllb / "model.safetensors"
+    hidden = weights.rename(nllb / "hidden")
+    try:
+        failed = run(*given, "--replace", code=1)
+    finally:
+        hidden.rename(weights)
+    assert "the translation broke off" in failed.stderr and "the same command goes on" in failed.stderr
+    check_same(out, whole)
 
 
 def test_translations_do_not_depend_on_their_neighbors(nllb):
