@@ -38,9 +38,9 @@ def align(english: Texts, target: Texts) -> Matching:
         english, target: prompt and answer of each row.
     """
     found = Matching()
-    anchors = [[_anchors(" ".join(texts)) for texts in side] for side in (english, target)]
-    weights = _weights(*anchors)
-    sure = _sure(*anchors, weights, found)
+    left, right = ([_anchors(" ".join(texts)) for texts in side] for side in (english, target))
+    weights = _weights(left, right)
+    sure = _sure(left, right, weights, found)
     run = _longest_run(sure)
     if len(run) < max(FEWEST, KEPT * len(sure)):
         found.matches += sure
@@ -48,7 +48,7 @@ def align(english: Texts, target: Texts) -> Matching:
     for match in set(sure) - set(run):
         found.unclear[match.target] = ("what it shares with this row is against the order", [(match.english, 0.0)])
     found.matches += run
-    model = _Pairs(english, target, anchors, weights, run)
+    model = _Pairs(english, target, (left, right), weights, run)
     corners = [(-1, -1), *((match.english, match.target) for match in run), (len(english), len(target))]
     for (i, j), (k, m) in zip(corners, corners[1:], strict=False):
         for match in _gap(model, range(i + 1, k), range(j + 1, m)):

@@ -69,14 +69,12 @@ def join_files(
         raise RequestError(Problem(f"{len(match)} columns", key="--match", expected=f"at most {len(PARTS)}"))
     check_outputs([out], paths, key="--out", replace=replace)
     more = {f"{MATCHED}{number}": column for number, column in enumerate(match)}
-    readers = [
-        open_side(paths[0], "en", key="ENGLISH", fields=fields),
-        open_side(paths[1], "tgt", key="TARGET", fields=fields, more=more),
-    ]
+    left = open_side(paths[0], "en", key="ENGLISH", fields=fields)
+    right = open_side(paths[1], "tgt", key="TARGET", fields=fields, more=more)
     if by == "fuzzy":
-        records, report = _fuzzy(_side(readers[0]), _side(readers[1]), match, least)
+        records, report = _fuzzy(_side(left), _side(right), match, least)
     else:
-        records, report = _exact(*readers, by)
+        records, report = _exact(left, right, by)
     if not records:
         raise RequestError(Problem(f"no row of {paths[1]} belongs to one of {paths[0]}", key="--by"))
     write_rows(out, records)

@@ -90,7 +90,7 @@ def _similar(
     import numpy as np
 
     a, b = _vectors([english[row] for row in left], [target[row] for row in right])
-    best_target = np.zeros(len(left), dtype=np.int64)  # of each English row
+    best_target: Any = np.zeros(len(left), dtype=np.int64)  # of each English row
     best_score = np.full(len(left), -1.0)
     near: list[list[Candidate]] = []
     for start in range(0, len(right), CHUNK):
