@@ -1,6 +1,7 @@
 """Translation as a Ray Data job: parts of pieces over actors that hold the model, results as they are finished."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from dft_search.synthesis.translate import Workers
 from dft_search.synthesis.translator import Translator, TranslatorOptions
 
 MOST_CPUS = 4  # of one worker; more help a model of this kind little
+FREE_SECONDS = 20.0  # to wait for a worker's place
 HINT = "; the same command goes on"
 
 
@@ -26,8 +28,12 @@ def on_cluster(options: TranslatorOptions, workers: int | None = None) -> Worker
 
     @contextmanager
     def translate(parts: Mapping[int, Sequence[str]]) -> Iterator[Iterator[Entry]]:
-        with connected(HINT):
-            yield _run(options, parts, workers)
+        with connected(HINT) as ours:
+            import ray
+
+            cluster = ray.cluster_resources()
+            free = cluster if ours else _free(cluster)
+            yield _run(options, parts, *worker_shape(cluster, free, workers, len(parts)))
 
     return translate
 
@@ -52,10 +58,11 @@ class _Worker:
         )
 
 
-def _run(options: TranslatorOptions, parts: Mapping[int, Sequence[str]], workers: int | None) -> Iterator[Entry]:
+def _run(
+    options: TranslatorOptions, parts: Mapping[int, Sequence[str]], size: int, cpus: float, gpus: float
+) -> Iterator[Entry]:
     import ray
 
-    size, cpus, gpus = _shape(ray.cluster_resources(), workers, len(parts))
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -81,10 +88,35 @@ def _run(options: TranslatorOptions, parts: Mapping[int, Sequence[str]], workers
         raise InfrastructureError(f"the translation broke off: {reason}{HINT}") from error
 
 
-def _shape(cluster: Mapping[str, float], workers: int | None, parts: int) -> tuple[int, float, float]:
-    """Actors, and CPUs and GPUs of each."""
-    gpus, cpus = int(cluster.get("GPU", 0)), int(cluster.get("CPU", 1))
-    size = min(parts, workers or gpus or max(1, cpus // MOST_CPUS))
-    if gpus:
-        return size, 1, min(1.0, gpus / size)
-    return size, max(1, min(MOST_CPUS, cpus // size)), 0
+def _free(cluster: Mapping[str, float]) -> Mapping[str, float]:
+    """What nobody uses on a cluster that others use too; waits a little, since what was freed is told late."""
+    import ray
+
+    needed = "GPU" if cluster.get("GPU", 0) >= 1 else "CPU"
+    end = time.monotonic() + FREE_SECONDS
+    while (free := ray.available_resources()).get(needed, 0) < 1 and time.monotonic() < end:
+        time.sleep(1)
+    return free
+
+
+def worker_shape(
+    cluster: Mapping[str, float], free: Mapping[str, float], workers: int | None, parts: int
+) -> tuple[int, float, float]:
+    """Number of workers, and CPUs and GPUs of each.
+
+    Args:
+        cluster, free: what there is, and what of it nobody uses.
+        workers: asked for, None for as many as fit.
+        parts: of the work; more workers than that have nothing to do.
+
+    Raises:
+        InfrastructureError: nothing is free; Ray would wait in silence.
+    """
+    needed = "GPU" if cluster.get("GPU", 0) >= 1 else "CPU"
+    room, cpus = int(free.get(needed, 0)), int(free.get("CPU", 0))
+    if room < 1 or cpus < 1:
+        message = f"no {needed if room < 1 else 'CPU'} of the cluster is free ({int(cluster.get(needed, 0))} {needed}s)"
+        raise InfrastructureError(message + HINT)
+    usual = room if needed == "GPU" else max(1, cpus // MOST_CPUS)
+    size = min(parts, workers or usual, room, cpus)
+    return size, min(MOST_CPUS, cpus // size), 1 if needed == "GPU" else 0

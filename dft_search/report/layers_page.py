@@ -138,7 +138,7 @@ def _maps(found: Mapping[str, Any]) -> str:
                 continue
             share = f" {sum(layer[kind]['share']):.0%} of the variance." if kind == "pca" else ""
             caption = (
-                f"Mean states of {found['map']['rows']} prompts, {found['language']} and English in two colors; one "
+                f"Mean states of {found['map']['rows']} prompts, {found['language']} as dots, English as squares; one "
                 f"map for all panels.{share} Retrieval accuracy: {accuracy}. The table has the centers."
             )
             figures.append(cloud(f"Layer {layer['layer']}, {name}", layer[kind], models, caption))

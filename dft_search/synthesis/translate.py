@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dft_search.config import expand_path
+from dft_search.config import Interrupted, expand_path
 from dft_search.data.check import check_rows
 from dft_search.data.output import check_outputs, write_rows
 from dft_search.data.reader import open_side
@@ -72,6 +72,7 @@ def translate_file(
 
     Raises:
         RequestError: the file, the model or the language cannot be used, or ``out`` exists.
+        Interrupted: what is done is kept.
     """
     path, rejected, partial = expand_path(english), out.with_suffix(".rejected.jsonl"), out.with_suffix(".partial")
     check_outputs([out, rejected], [path], key="--out", replace=replace)
@@ -85,10 +86,14 @@ def translate_file(
         missing = {number: part for number, part in enumerate(work.parts) if number not in journal.done}
         if missing:
             say(f"{len(missing)} of {len(work.parts)} parts to translate")
-            with workers(missing) as finished:
-                for number, texts in finished:
-                    journal.add(number, texts)
-                    say(f"{len(journal.done)} of {len(work.parts)} parts are translated")
+            try:
+                with workers(missing) as finished:
+                    for number, texts in finished:
+                        journal.add(number, texts)
+                        say(f"{len(journal.done)} of {len(work.parts)} parts are translated")
+            except KeyboardInterrupt:
+                kept = f"{len(journal.done)} of {len(work.parts)} parts are kept in {partial}"
+                raise Interrupted(f"interrupted; {kept}: the same command goes on") from None
     rows, cuts = _assemble(work, journal.done)
     language = iso_code(options.language)
     kept, reasons = _filter(rows, cuts, language)

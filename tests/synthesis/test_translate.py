@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dft_search.cli.app import app
+from dft_search.config import InfrastructureError, Interrupted
+from dft_search.launch.translate import worker_shape
 from dft_search.synthesis import translate as module
 from dft_search.synthesis.translate import translate_file
 from dft_search.synthesis.translator import Translator, TranslatorOptions
@@ -70,7 +72,7 @@ def in_process(options: TranslatorOptions, asked: list[int], most: int | None = 
 
 def interrupted(english: Path, out: Path, options: TranslatorOptions) -> None:
     """Two parts done and a third one half written, as a hard end leaves it."""
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="the same command goes on"):
         translate_file(str(english), out, options, fields={}, workers=in_process(options, [], most=2))
     with out.with_suffix(".partial").open("a") as file:
         file.write('{"part": 2, "te')
@@ -102,6 +104,25 @@ def test_an_interrupted_translation_goes_on_and_ends_with_the_same_rows(nllb, en
         assert (row["tgt_input"] == "") == (row["en_input"] == "") and row["lang"] == "zh"
         assert row["tgt_input"].count("\n") == row["en_input"].count("\n")
     assert all(reason["kind"] in ("cut", *module.QUALITY) for row in rejected for reason in row["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("cluster", "free", "asked", "shape"),
+    [
+        ({"CPU": 16}, {"CPU": 16}, None, (4, 4, 0)),
+        ({"CPU": 16}, {"CPU": 16}, 8, (8, 2, 0)),
+        ({"CPU": 2}, {"CPU": 2}, 5, (2, 1, 0)),
+        ({"CPU": 32, "GPU": 8}, {"CPU": 20, "GPU": 5}, None, (5, 4, 1)),
+        ({"CPU": 64, "GPU": 64}, {"CPU": 64, "GPU": 64}, None, (10, 4, 1)),  # no more than parts
+    ],
+)
+def test_as_many_workers_as_there_is_room(cluster, free, asked, shape):
+    assert worker_shape(cluster, free, asked, parts=10) == shape
+
+
+def test_a_cluster_without_room_is_told_instead_of_waited_for():
+    with pytest.raises(InfrastructureError, match="no GPU of the cluster is free"):
+        worker_shape({"CPU": 8, "GPU": 2}, {"CPU": 8}, None, parts=1)
 
 
 @pytest.mark.slow
@@ -183,7 +204,7 @@ def test_a_wrong_request_is_refused_before_anything_starts(nllb, english, tmp_pa
 
 def test_the_unfinished_work_of_another_request_is_not_gone_on_with(nllb, english, tmp_path):
     options, out = TranslatorOptions(str(nllb), "zh", beams=1), tmp_path / "zh.jsonl"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="the same command goes on"):
         translate_file(str(english), out, options, fields={}, workers=in_process(options, [], most=0))
     said = run(english, "--out", out, "--language", "vi", "--model", nllb, code=2).stderr
     assert "unfinished work of another request: beams, language differ" in " ".join(said.split())

@@ -10,7 +10,7 @@ TONES = {"target": "lead", "english": "tft"}
 
 
 def cloud(title: str, found: Mapping[str, Any], models: Sequence[str], caption: str) -> Figure:
-    """One panel a model, on the same axes: English and target points.
+    """One panel a model, on the same axes: target states as dots, English ones as squares.
 
     Args:
         title: of the figure.
@@ -30,7 +30,10 @@ def cloud(title: str, found: Mapping[str, Any], models: Sequence[str], caption: 
         svg.add("rect", x=start, y=HEAD, width=SIDE, height=SIDE, class_="empty")
         for side, tone in TONES.items():
             for x, y in found[model][side]:
-                svg.add("circle", cx=across(x), cy=up(y), r=2.0, class_=f"mark {tone}")
+                if side == "target":
+                    svg.add("circle", cx=across(x), cy=up(y), r=2.0, class_=f"mark {tone}")
+                else:  # told apart without colors
+                    svg.add("rect", x=across(x) - 1.8, y=up(y) - 1.8, width=3.6, height=3.6, class_=f"mark {tone}")
     head = ["language", *(f"{model} {axis}" for model in models for axis in ("x", "y"))]
     rows = [
         [side, *(f"{_mean(found[model][side], axis):.4g}" for model in models for axis in (0, 1))] for side in TONES
