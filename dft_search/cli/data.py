@@ -85,8 +85,9 @@ def join(
         ),
     ] = None,
     least: Annotated[
-        float, typer.Option("--at-least", min=0.1, max=1.0, help="Similarity from which texts are the same.")
-    ] = 0.6,
+        float | None,
+        typer.Option("--at-least", min=0.1, max=1.0, help="Similarity (0.6), without --match probability (0.95)."),
+    ] = None,
     fields: Fields = None,
     count: Annotated[int, typer.Option("--rows", min=0, help="How many rows left over to show.")] = 3,
     replace: Replace = False,

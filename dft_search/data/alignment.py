@@ -26,16 +26,18 @@ FEWEST = 8  # sure pairs that an order, or a usual length, can be told from
 CELLS = 250_000  # of one gap; a larger one is left over
 PROBABLE = 0.95  # of a pair by order
 PAIRED = 3.0  # log-odds, before anything is read, that two rows in their places belong together
+LENGTHS = 0.7  # of the evidence of lengths counts: prompt and answer of a row are not independent
 AGAINST = 2.0  # nats that an anchor of one side alone takes away, by order
 
 _ANCHOR = re.compile(r"\d+|[a-z]{3,}")
 
 
-def align(english: Texts, target: Texts) -> Matching:
+def align(english: Texts, target: Texts, *, least: float = PROBABLE) -> Matching:
     """Pair rows; those that nothing tells apart are left over.
 
     Args:
         english, target: prompt and answer of each row.
+        least: probability from which a pair by order is taken.
     """
     found = Matching()
     left, right = ([_anchors(" ".join(texts)) for texts in side] for side in (english, target))
@@ -51,7 +53,7 @@ def align(english: Texts, target: Texts) -> Matching:
     model = _Pairs(english, target, (left, right), weights, run)
     corners = [(-1, -1), *((match.english, match.target) for match in run), (len(english), len(target))]
     for (i, j), (k, m) in zip(corners, corners[1:], strict=False):
-        for match in _gap(model, range(i + 1, k), range(j + 1, m)):
+        for match in _gap(model, range(i + 1, k), range(j + 1, m), least):
             found.matches.append(match)
             found.unclear.pop(match.target, None)
             found.near.pop(match.target, None)
@@ -162,7 +164,7 @@ class _Pairs:
         total = PAIRED
         for part, (related, unrelated) in enumerate(self.fits):
             ratio = self._ratio(english, target, part)
-            total += max(-6.0, _log_normal(ratio, *related) - _log_normal(ratio, *unrelated))
+            total += max(-6.0, LENGTHS * (_log_normal(ratio, *related) - _log_normal(ratio, *unrelated)))
         left, right = self.anchors[0][english], self.anchors[1][target]
         return total + sum(self.weights[anchor] for anchor in left & right) - AGAINST * len(right - left)
 
@@ -171,8 +173,8 @@ def _log_normal(value: float, middle: float, deviation: float) -> float:
     return -0.5 * ((value - middle) / deviation) ** 2 - math.log(deviation)
 
 
-def _gap(model: _Pairs, rows: range, columns: range) -> Iterator[Match]:
-    """Pairs of the rows between two sure pairs whose probability over all alignments is high."""
+def _gap(model: _Pairs, rows: range, columns: range, least: float) -> Iterator[Match]:
+    """Pairs of the rows between two sure pairs whose probability over all alignments is at least ``least``."""
     if not rows or not columns or len(rows) * len(columns) > CELLS:
         return
     odds = [[model.log_odds(row, column) for column in columns] for row in rows]
@@ -183,7 +185,7 @@ def _gap(model: _Pairs, rows: range, columns: range) -> Iterator[Match]:
         for j, column in enumerate(columns):
             rest = backward[len(rows) - 1 - i][len(columns) - 1 - j]
             probability = math.exp(min(0.0, forward[i][j] + odds[i][j] + rest - total))
-            if probability >= PROBABLE:
+            if probability >= least:
                 yield Match(row, column, "order", round(probability, 4))
 
 

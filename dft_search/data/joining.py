@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from dft_search.config import Problem, RequestError, expand_path, nearest
-from dft_search.data.alignment import align
+from dft_search.data.alignment import PROBABLE, align
 from dft_search.data.join import by_id, by_index
 from dft_search.data.output import check_outputs, write_rows
 from dft_search.data.pairing import LEAST, TOLD, Candidate, Match, Matching, match_texts
@@ -39,7 +39,7 @@ def join_files(
     by: By,
     fields: Mapping[str, str],
     match: Sequence[str] = (),
-    least: float = LEAST,
+    least: float | None = None,
     replace: bool = False,
 ) -> dict[str, Any]:
     """Join two files and write the rows that belong together.
@@ -52,7 +52,7 @@ def join_files(
             and length.
         fields: our name of a field -> column.
         match: columns of the target file with the English instruction, or instruction and input, or these and output.
-        least: similarity from which English texts count as the same.
+        least: similarity (with ``match``) or probability (without) from which rows are joined, None for the usual one.
         replace: whether ``out`` may exist.
 
     Returns:
@@ -115,16 +115,16 @@ def _nearest_id(identity: str, others: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _fuzzy(
-    english: Side, target: Side, match: Sequence[str], least: float
+    english: Side, target: Side, match: Sequence[str], least: float | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     if match:
         parts = [f"en_{part}" for part in PARTS[: len(match)]]
         left = ["\n".join(texts[name] for name in parts) for texts in english.texts]
         names = [f"{MATCHED}{number}" for number in range(len(match))]
         right = ["\n".join(texts[name] for name in names) for texts in target.texts]
-        found = match_texts(left, right, least=least)
+        found = match_texts(left, right, least=least or LEAST)
     else:
-        found = align(_texts(english, "en"), _texts(target, "tgt"))
+        found = align(_texts(english, "en"), _texts(target, "tgt"), least=least or PROBABLE)
     matches = sorted(found.matches, key=lambda pair: pair.english)
     records = [_record(english, target, pair) for pair in matches]
     return records, _report(english, target, found, matches)

@@ -141,7 +141,7 @@ def test_real_rows_without_english_are_aligned_where_they_keep_their_order(real)
     pairs = [(english[match.english], target[match.target]) for match in found.matches]
     both = set(english) & set(target)
     right = [pair for pair in pairs if pair[0] == pair[1]]
-    assert len(right) >= 0.8 * len(both)
+    assert len(right) >= 0.7 * len(both)
     assert len(right) >= 0.98 * len(pairs)
     assert {match.by for match in found.matches} == {"anchors", "order"}
 
