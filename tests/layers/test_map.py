@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from dft_search.config import RequestError
 from dft_search.layers.map import chosen_layers, map_states
 from dft_search.layers.prompts import PromptReadings
+from dft_search.layers.trained import find_trained, load_trained
+from dft_search.models.options import ModelOptions
 from tests.layers.test_verb import _check_page, run
 from tests.layers.test_verb import study as study
 from tests.search.small import LAYERS
@@ -78,3 +81,23 @@ def test_the_verb_draws_base_and_trained_model(study, home, tmp_path):
 def test_a_folder_without_a_model_is_refused(study, home, tmp_path, folder, said):
     (tmp_path / "empty").mkdir()
     assert said in run(str(study), "--after", str(tmp_path / folder), code=2).stderr
+
+
+def test_an_adapter_is_put_on_the_base(study, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = ModelOptions(path=str(study.parent / "llama"), dtype="float32")
+    options = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base.path), options).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    found = load_trained(find_trained(str(tmp_path / "adapter")), base, LAYERS, "cpu")
+    ids = torch.tensor([[1, 5, 9]])
+    with torch.no_grad():
+        assert torch.allclose(found(ids).logits, adapted(ids).logits, atol=1e-5)
+    with pytest.raises(RequestError, match=f"has {LAYERS} layers"):
+        load_trained(study.parent / "llama", base, LAYERS + 1, "cpu")
+    wrong = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(wrong | {"target_modules": ["no_proj"]}))
+    with pytest.raises(RequestError, match="the adapter does not fit"):
+        load_trained(tmp_path / "adapter", base, LAYERS, "cpu")
