@@ -63,8 +63,8 @@ def _run(
 ) -> Iterator[Entry]:
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # what the import has set
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     items = [{"part": number, "texts": list(texts)} for number, texts in parts.items()]
