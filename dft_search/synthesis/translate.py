@@ -92,8 +92,8 @@ def translate_file(
                         journal.add(number, texts)
                         say(f"{len(journal.done)} of {len(work.parts)} parts are translated")
             except KeyboardInterrupt:
-                kept = f"{len(journal.done)} of {len(work.parts)} parts are kept in {partial}"
-                raise Interrupted(f"interrupted; {kept}: the same command goes on") from None
+                state = f"{len(journal.done)} of {len(work.parts)} parts are kept in {partial}"
+                raise Interrupted(f"interrupted; {state}: the same command goes on") from None
     rows, cuts = _assemble(work, journal.done)
     language = iso_code(options.language)
     kept, reasons = _filter(rows, cuts, language)
