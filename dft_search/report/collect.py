@@ -113,6 +113,7 @@ class StudyView:
     objectives: tuple[tuple[str, bool], ...] = ()
     constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    profile: Mapping[str, Any] | None = None  # of the untrained model by layer (`layers.json`), where it was made
     slots: Mapping[str, int] = field(default_factory=dict)  # workers, and GPUs and CPUs of each; empty: not known
 
     @property
@@ -186,6 +187,7 @@ def collect(folder: Path) -> StudyView:
         objectives=objectives,
         constraints=study.get("constraints") or {},
         space=settings.get("space") or {},
+        profile=_read_json(folder / "layers.json", unread),
         slots=_slots(about.get("slots") or study.get("slots") or {}),
     )
 

@@ -42,6 +42,7 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "missing": (confirmation or {}).get("missing") or [],
         "importance": parameter_importance(view),
         "layer_map": _layer_map(view),
+        "entropy": _entropy(view),
         "pareto": pareto_section(view, labels),
         "study": _study(view, scale),
         "curves": _curves(view, labels),
@@ -176,8 +177,24 @@ def _layer_map(view: StudyView) -> dict[str, Any]:
         "metric": view.metric,
         "cells": entries,
         "paper": {"conversion": pair[0], "thinking": pair[1]} if known else None,
+        "entropy": _proposed(view),
         "surface": layer_surface(view),
     }
+
+
+def _proposed(view: StudyView) -> dict[str, Any] | None:
+    """Layers that the entropy of the untrained model proposes, and the share of resamples of its prompts that agree."""
+    if view.profile is None:
+        return None
+    found = view.profile["proposal"]
+    return {"conversion": found["i"], "thinking": found["j"], "share": found["stability"]["pair"]}
+
+
+def _entropy(view: StudyView) -> dict[str, Any] | None:
+    """Entropy by layer of the untrained model, in the form of `layers.json`, without what else stands there."""
+    if view.profile is None:
+        return None
+    return {key: view.profile[key] for key in ("num_layers", "language", "rows", "unit", "proposal", "entropy")}
 
 
 def _curves(view: StudyView, labels: Mapping[int, str]) -> dict[str, Any]:

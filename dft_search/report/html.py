@@ -23,6 +23,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         section("leaderboard", "Leaderboard", leaderboard_table(report)),
         *([section("pareto", "Pareto front", sections.pareto(report))] if report["pareto"] else []),
         section("layers", "Layer map", sections.layers(report)),
+        *([section("entropy", "Entropy by layer", sections.entropy(report))] if report["entropy"] else []),
         section("parameters", "Parameters", sections.parameters(report)),
         section("importance", "Importance", sections.importance(report)),
         section("curves", "Learning curves", sections.curves(report)),

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from dft_search.report.figures.cloud import cloud
-from dft_search.report.figures.profile import Line, by_layer
+from dft_search.report.figures.profile import Line, by_layer, entropy_by_layer
 from dft_search.report.figures.svg import Figure
 from dft_search.report.html import resource
 from dft_search.report.markup import scrolling
@@ -80,17 +80,7 @@ def _stability(found: Mapping[str, Any]) -> list[str]:
 
 
 def _entropy(found: Mapping[str, Any]) -> str:
-    figures = []
-    for tokens, by_language in found["entropy"].items():
-        lines = [
-            Line(name, 0, by_language[language]["mean"], by_language[language]["interval"])
-            for language, name in (("target", found["language"]), ("english", "en"))
-        ]
-        caption = (
-            "Mean entropy, in nats, of what each layer would say next, through the model's own final norm and head. "
-            f"Solid: {found['language']}, dashed: English. Bars: 95 % over resampled prompts."
-        )
-        figures.append(by_layer(f"Tokens: {tokens.replace('_', ' ')}", lines, found, caption))
+    figures = [entropy_by_layer(found, tokens, f"Tokens: {tokens.replace('_', ' ')}") for tokens in found["entropy"]]
     return _figures(figures)
 
 

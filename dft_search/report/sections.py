@@ -11,6 +11,7 @@ from dft_search.report.figures.curves import dev_curves, highlighted, term_curve
 from dft_search.report.figures.layers import layer_map
 from dft_search.report.figures.parallel import parallel_coordinates
 from dft_search.report.figures.pareto import pareto_front
+from dft_search.report.figures.profile import entropy_profile
 from dft_search.report.figures.surface import smooth_map
 from dft_search.report.figures.svg import Figure
 from dft_search.report.figures.timeline import trial_timeline
@@ -27,6 +28,7 @@ def all_figures(report: Mapping[str, Any]) -> list[Figure]:
         pareto_front(report),
         layer_map(report),
         smooth_map(report),
+        entropy_profile(report),
         parallel_coordinates(report),
         importance_bars(report),
         dev_curves(report),
@@ -96,6 +98,11 @@ def layers(report: Mapping[str, Any]) -> str:
         return drawn
     reason = report["layer_map"]["surface"]["reason"]
     return f'{drawn}<p class="note">No smooth surface is drawn: {prose(reason)}.</p>'
+
+
+def entropy(report: Mapping[str, Any]) -> str:
+    """The entropy profile of the untrained model, where the study made one."""
+    return figures_html([entropy_profile(report)], "The study made no profile.")
 
 
 def parameters(report: Mapping[str, Any]) -> str:

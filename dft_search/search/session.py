@@ -97,7 +97,16 @@ class StudySession:
             self.watcher.started(record)
             name, folder = record.name, record.checkpoint_uri
             return Job(
-                record.trial, name, section, recipe.hash, record.seed, folder, list(rungs), parts, untrained=untrained
+                record.trial,
+                name,
+                section,
+                recipe.hash,
+                record.seed,
+                folder,
+                list(rungs),
+                parts,
+                untrained=untrained,
+                known=record.fraction,
             )
 
     def _open_run(self, record: TrialRecord, recipe: Recipe, parts: list[Any], untrained: bool) -> None:
@@ -189,6 +198,7 @@ class StudySession:
         record.logged_step = max(record.logged_step, told["step"])
         assert record.mlflow_run_id is not None
         self.tracker.log(record.mlflow_run_id, points, {"checkpoint_uri": record.checkpoint_uri})
+        record.mlflow_run_id = self.tracker.resolve(record.mlflow_run_id)
 
     def settled(self, trial: int, end: JobEnd) -> JobEnd:
         """What the end of a job means for the study: no score is a divergence, and a discarded trial is abandoned."""

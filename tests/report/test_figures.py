@@ -22,7 +22,7 @@ from dft_search.report.figures.layers import INKS
 from dft_search.report.figures.svg import Axis
 from dft_search.report.surface import layer_surface
 from dft_search.report.timeline import pieces
-from tests.report.conftest import TFT, TOP, Writer, objective, paper_study
+from tests.report.conftest import TFT, TOP, Writer, full_study, objective, paper_study
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -393,3 +393,32 @@ def test_the_command_writes_figures_where_it_is_told(
     (tmp_path / "taken").write_text("")
     with pytest.raises(RequestError, match="cannot be made"):
         run(f"{paper}/", figures=tmp_path / "taken")
+
+
+def profile(layers: int) -> dict[str, Any]:
+    """What `layers.json` holds of the entropy: it falls from layer to layer."""
+    mean = [3.0 - 0.4 * layer for layer in range(layers + 1)]
+    read = {"mean": mean, "interval": [[value - 0.1, value + 0.1] for value in mean]}
+    stability = {"i": 1.0, "j": 0.83, "pair": 0.83}
+    facts = {"num_layers": layers, "language": "xx", "rows": 64, "unit": "nats"}
+    proposal = {"tokens": "query", "i": 1, "j": 5, "i_found": True, "j_found": True, "stability": stability}
+    return {**facts, "proposal": proposal, "entropy": {"query": {"target": read, "english": read}}, "tokens": []}
+
+
+def test_the_entropy_profile_is_drawn_and_its_layers_marked_on_the_maps(tmp_path: Path) -> None:
+    """Where the study made a profile, with how stable its proposal is; without one nothing is said of it."""
+    folder = full_study(tmp_path / "demo", trials=40).folder
+    before = build_report(folder)
+    assert before["layer_map"]["entropy"] is None and before["entropy"] is None
+    assert "Entropy of the untrained model" not in (folder / "report.html").read_text()
+    (folder / "layers.json").write_text(json.dumps(profile(before["study"]["num_layers"])))
+    report = build_report(folder)
+    assert report["layer_map"]["entropy"] == {"conversion": 1, "thinking": 5, "share": 0.83}
+    page = (folder / "report.html").read_text().replace("&nbsp;", " ")
+    maps = page.count("the layers that the entropy profile proposes")
+    assert maps == page.count("s layers, at this depth<") == 1 + bool(report["layer_map"]["surface"]["points"])
+    assert "entropy proposes (conversion 1, thinking 5; in 83 % of resamples of its prompts)" in page
+    assert page.count("Entropy of the untrained model") >= 1 and "Read from 64 prompts before any training" in page
+    written = {path.name for path in write_figures(report, tmp_path / "out")}
+    assert {"entropy.svg", "entropy.dark.svg", "entropy.csv", "entropy.json"} <= written
+    assert (tmp_path / "out" / "entropy.csv").read_text().splitlines()[1].startswith("0,3 [2.9 3.1]")

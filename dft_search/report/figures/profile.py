@@ -1,7 +1,7 @@
 """Curves by layer, for the page of a layers profile."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dft_search.report.figures.svg import Axis, Figure, Svg, padded, tick_anchor
@@ -19,6 +19,33 @@ class Line:
     first: int
     values: Sequence[float]
     interval: Sequence[Sequence[float]] = ()
+
+
+def entropy_by_layer(found: Mapping[str, Any], tokens: str, title: str) -> Figure:
+    """Entropy over the tokens of one kind, target and English, from what `layers.json` holds."""
+    names = (("target", found["language"]), ("english", "en"))
+    by_language = found["entropy"][tokens]
+    lines = [Line(name, 0, by_language[key]["mean"], by_language[key]["interval"]) for key, name in names]
+    caption = (
+        "Mean entropy, in nats, of what each layer would say next, through the model's own final norm and head. "
+        f"Solid: {found['language']}, dashed: English. Bars: 95 % over resampled prompts."
+    )
+    return by_layer(title, lines, found, caption)
+
+
+def entropy_profile(report: Mapping[str, Any]) -> Figure | None:
+    """The profile that a study made for its first point `entropy`, over the tokens that its proposal is from."""
+    found = report["entropy"]
+    if found is None:
+        return None
+    proposal = found["proposal"]
+    figure = entropy_by_layer(found, proposal["tokens"], "Entropy of the untrained model")
+    what = (
+        f"{figure.caption} Read from {found['rows']} prompts before any training. The marked layers are its proposal: "
+        f"i = {proposal['i']}, where the entropy first falls, for conversion, and j = {proposal['j']}, where it falls "
+        f"again behind its plateau, for thinking. Whether they are good ones is for the trials to say."
+    )
+    return replace(figure, caption=what, name="entropy", source="entropy")
 
 
 def by_layer(title: str, lines: Sequence[Line], found: Mapping[str, Any], caption: str) -> Figure:
