@@ -1,13 +1,15 @@
-"""``data``: rows as a model gets them, and what is wrong with them."""
+"""``data``: rows joined, split, translated, looked at as a model gets them, and checked for faults."""
 
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from dft_search.cli.options import AsJson, Overrides, RecipeFile, study_file
+from dft_search.cli.options import AsJson, Fields, Overrides, RecipeFile, Replace, field_columns, study_file
 from dft_search.cli.output import console, only_documents, print_json
 
-app = typer.Typer(help="Look at rows and check them.", rich_markup_mode=None)
+app = typer.Typer(help="Make rows, look at them and check them.", rich_markup_mode=None)
 
 
 @app.command("show")
@@ -68,3 +70,119 @@ def check(
         print_json(told)
     else:
         render_findings(told, count, console())
+
+
+@app.command("join")
+def join(
+    english: Annotated[str, typer.Argument(metavar="ENGLISH", help="A file of English rows.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A file of the same rows in another language.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: one JSON object a line.")],
+    by: Annotated[Literal["index", "id", "fuzzy"], typer.Option("--by", help="How rows find each other.")] = "index",
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--match", metavar="COLUMN", help="TARGET's own English instruction; repeat for input and output."
+        ),
+    ] = None,
+    least: Annotated[
+        float | None,
+        typer.Option("--at-least", min=0.1, max=1.0, help="Similarity (0.6), without --match probability (0.95)."),
+    ] = None,
+    fields: Fields = None,
+    count: Annotated[int, typer.Option("--rows", min=0, help="How many rows left over to show.")] = 3,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join English and target rows to parallel rows.
+
+    By index or id, which must agree; or fuzzy: by English text that both files have (--match), else by numbers, names,
+    order and length. What is not clear is told, not joined.
+
+    Example: dft-search data join alpaca_en.json alpaca_zh.json --out alpaca.jsonl --by fuzzy
+    """
+    from dft_search.data.joining import join_files, render_join
+
+    with only_documents(as_json):
+        columns = field_columns(fields or [])
+        report = join_files(
+            english, target, out, by=by, fields=columns, match=match or [], least=least, replace=replace
+        )
+    if as_json:
+        print_json(report)
+    else:
+        render_join(report, count, console())
+
+
+@app.command("split")
+def split(
+    files: Annotated[list[str], typer.Argument(metavar="FILES", help="Files of rows; several languages go together.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for NAME.train.jsonl, NAME.dev.jsonl, NAME.test.jsonl.")],
+    dev: Annotated[float, typer.Option("--dev", min=0, help="Ids in dev: a number, or a share below 1.")] = 0.05,
+    test: Annotated[float, typer.Option("--test", min=0, help="Ids in test: a number, or a share below 1.")] = 0.05,
+    group: Annotated[
+        str | None, typer.Option("--group", metavar="COLUMN", help="Rows equal in this column stay together.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed gives another split.")] = 0,
+    fields: Fields = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Split rows into train, dev and test without leakage.
+
+    Rows with the same or nearly the same prompt, and the same id in all languages, stay in one part.
+
+    Example: dft-search data split alpaca_zh.jsonl alpaca_vi.jsonl --out parts --dev 500 --test 500
+    """
+    from dft_search.data.splitting import render_split, split_files
+
+    with only_documents(as_json):
+        columns = field_columns(fields or [])
+        report = split_files(files, out, dev=dev, test=test, fields=columns, group=group, seed=seed, replace=replace)
+    if as_json:
+        print_json(report)
+    else:
+        render_split(report, console())
+
+
+@app.command("translate")
+def translate(
+    english: Annotated[str, typer.Argument(metavar="ENGLISH", help="A file of English rows.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: one JSON object a line.")],
+    language: Annotated[str, typer.Option("--language", help="Code of the language: zh, or the model's own code.")],
+    model: Annotated[
+        str, typer.Option("--model", help="A translation model, on disk or on the hub: NLLB, M2M100, mBART-50, Marian.")
+    ] = "facebook/nllb-200-distilled-600M",
+    revision: Annotated[str | None, typer.Option("--revision", help="Of the model on the hub.")] = None,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Of the beam search; 1 is greedy.")] = 4,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Models at work at once; by default one a GPU.")
+    ] = None,
+    fields: Fields = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Translate English rows with a seq2seq model, on a Ray cluster.
+
+    Joins RAY_ADDRESS if set, else starts its own Ray. Interrupted, the same command goes on. Rows that are
+    untranslated, in another language, of odd length or with other numbers go to a second file with the reason.
+
+    Example: dft-search data translate alpaca_en.json --language vi --out alpaca_vi.jsonl
+    """
+    from dft_search.launch.translate import on_cluster
+    from dft_search.synthesis.translate import render_translation, translate_file
+    from dft_search.synthesis.translator import TranslatorOptions
+
+    with only_documents(as_json):
+        options = TranslatorOptions(model, language, beams, revision)
+        report = translate_file(
+            english, out, options, fields=field_columns(fields or []), workers=on_cluster(options, workers),
+            replace=replace, say=_tell,
+        )  # fmt: skip
+    if as_json:
+        print_json(report)
+    else:
+        render_translation(report, console())
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)

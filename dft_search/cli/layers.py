@@ -23,13 +23,19 @@ def run(
         bool,
         typer.Option("--gradients/--no-gradients", help="Compare gradients, with 3 times the memory of the weights."),
     ] = True,
+    maps: Annotated[bool, typer.Option("--map", help="Draw PCA and t-SNE maps of the prompts' states.")] = False,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", metavar="FOLDER", help="A trained model, adapter or bundle, drawn on the same maps."),
+    ] = None,
     as_json: AsJson = False,
     overrides: Overrides = None,
 ) -> None:
     """Look inside the untrained model, layer by layer.
 
     Entropy of what each layer would say, with proposed layers for conversion (i) and thinking (j) and how stable they
-    are; retrieval of translations; gradients against the goal. Writes layers.json, layers.html and two pictures.
+    are; retrieval of translations; gradients against the goal. Writes layers.json, layers.html and pictures; --map
+    adds where the prompts of both languages lie.
 
     Example: dft-search layers quickstart --rows 100
     """
@@ -41,7 +47,9 @@ def run(
         path = str(bundle_file(path))
     with only_documents(as_json):
         given = overrides or []
-        found, folder = look_inside(path, given, out=out, rows=rows, gradients=gradients, say=_tell)
+        found, folder = look_inside(
+            path, given, out=out, rows=rows, gradients=gradients, maps=maps, after=after, say=_tell
+        )
     if as_json:
         print_json(found)
         return
@@ -74,6 +82,9 @@ def _show(found: dict[str, Any], out: Console) -> None:
     if gradients:
         own = gradients["generation"]
         out.print(f"Plain training's own gradient has {own['cosine']:+.3f} on the same batches.", soft_wrap=True)
+    for layer in found.get("map", {}).get("layers", []):
+        shares = ", ".join(f"{name} {100 * value:.0f} %" for name, value in layer["accuracy"].items())
+        out.print(f"Map of layer {layer['layer']}: retrieval {shares}", soft_wrap=True)
     for key, word in WORDS.items():
         found_it = "" if proposal[f"{key}_found"] else "; no clear drop, the steepest fall"
         share = f"{100 * proposal['stability'][key]:.0f} % of resampled prompts give the same"

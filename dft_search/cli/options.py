@@ -1,7 +1,8 @@
 """Arguments and options that several verbs share, and how they become paths."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -23,6 +24,11 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, as in recipe.training.clip_norm=0.5."),
 ]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--field", metavar="NAME=COLUMN", help="Where a field stands, as in en_output=answer (repeat)."),
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -40,3 +46,25 @@ def study_file(text: str) -> str:
             raise RequestError(Problem("no such file, and no shipped study of that name", file=text, nearest=near))
         return text
     return str(shipped_study(text))
+
+
+def field_columns(texts: Sequence[str]) -> dict[str, str]:
+    """Our name of a field -> column, from ``NAME=COLUMN``.
+
+    Raises:
+        RequestError: a text has another form, or names no field.
+    """
+    from dft_search.data.options import FieldName
+
+    names, found, problems = get_args(FieldName), {}, []
+    for text in texts:
+        name, _, column = text.partition("=")
+        if not column:
+            problems.append(Problem(f"'{text}' names no column", key="--field", expected="NAME=COLUMN"))
+        elif name not in names:
+            expected, near = "one of " + ", ".join(names), nearest(name, names)
+            problems.append(Problem(f"no field '{name}'", key="--field", expected=expected, nearest=near))
+        found[name] = column
+    if problems:
+        raise RequestError(problems)
+    return found

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dft_search.config import Options, expand_path, is_portable
 
@@ -45,12 +45,30 @@ class TrainOptions(Options):
             amount of English without its content. Methods that read one language alone do not use it.
         english_rows: every row's English prompt and answer are also a training row of their own (method ``tft``): the
             English that deep supervision reads, as plain training.
+        mixture: name of every entry of ``files`` -> its weight (``data/mixture.py``). The name is that of the file up
+            to the first dot, of a join that of the target file, of a hub data set what stands after the slash.
     """
 
     files: Annotated[list[Name | FileJoin | HubSet], Field(min_length=1)]
     fields: dict[FieldName, Name] | None = None
     english: Literal["aligned", "shuffled"] = "aligned"
     english_rows: bool = False
+    mixture: dict[Name, Annotated[float, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _names_every_file(self) -> Self:
+        if self.mixture is None:
+            return self
+        names = [source_name(entry) for entry in self.files]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a mixture needs files with names of their own, not {', '.join(names)}")
+        if set(names) != self.mixture.keys():
+            raise ValueError(
+                f"the mixture is of {', '.join(self.mixture) or 'nothing'}, the files are {', '.join(names)}"
+            )
+        if not sum(self.mixture.values()):
+            raise ValueError("all weights of the mixture are 0")
+        return self
 
     def unused(self, method: str) -> set[str]:
         """Options that a run of the canonical ``method`` does not use, so that they are no part of its recipe."""
@@ -65,6 +83,12 @@ class DataOptions(Options):
     template: Literal["alpaca"] = "alpaca"
     max_length: Annotated[int, Field(ge=1)] = 512
     target_language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*$")]
+
+
+def source_name(entry: str | FileJoin | HubSet) -> str:
+    """What a mixture calls an entry of ``files``."""
+    text = entry.target if isinstance(entry, FileJoin) else entry.hub if isinstance(entry, HubSet) else entry
+    return re.sub(r"[^\w-]", "_", text.rstrip("/").rpartition("/")[2].lstrip(".").partition(".")[0])
 
 
 def looks_like_hub_name(text: str) -> bool:

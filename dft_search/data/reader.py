@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_search.config import Problem, RequestError, nearest
-from dft_search.data.files import Table
+from dft_search.data.files import Table, open_file
 
 KEY = "recipe.data.train"  # where the options stand in a file, for messages
 
@@ -17,12 +17,16 @@ class Reader:
         table: the records.
         fields: mapped columns, our name -> column.
         defaults: our names to read -> the column of a name that is not mapped.
+        key: the option that maps columns, for messages.
 
     Raises:
         RequestError: a column is missing; while iterating also for a value that is no text.
     """
 
-    def __init__(self, table: Table, fields: Mapping[str, str], defaults: Mapping[str, str]):
+    def __init__(
+        self, table: Table, fields: Mapping[str, str], defaults: Mapping[str, str], *, key: str = f"{KEY}.fields"
+    ):
+        self._key = key
         self.table, self._fields, self._defaults = table, fields, {"id": "id", **defaults}
         self._columns = {name: self.column(name) for name in defaults}
         self._optional = {name for name in defaults if name.endswith("_input")}
@@ -47,9 +51,9 @@ class Reader:
         column = self.column(name)
         message, expected = f"no column '{column}'", "one of " + ", ".join(self.table.columns)
         if name in self._fields:
-            key = f"{KEY}.fields.{name}"
+            key = f"{self._key}.{name}"
         else:
-            key, message = f"{KEY}.fields", f"no column '{column}' for {name}"
+            key, message = self._key, f"no column '{column}' for {name}"
             expected = f"a mapping of {name} to " + expected
         near = nearest(column, self.table.columns)
         return Problem(message, file=self.table.name, key=key, expected=expected, nearest=near)
@@ -80,13 +84,13 @@ class Reader:
     def _text(self, record: Mapping[str, Any], name: str, number: int) -> str:
         column = self._columns[name]
         if column not in record and name not in self._optional:
-            raise RequestError(self.table.problem(number, f"the row has no '{column}'", key=f"{KEY}.fields.{name}"))
+            raise RequestError(self.table.problem(number, f"the row has no '{column}'", key=f"{self._key}.{name}"))
         value = record.get(column)
         if value is None:
             return ""
         if not isinstance(value, str):
             message = f"'{column}' is a {type(value).__name__}"
-            raise RequestError(self.table.problem(number, message, key=f"{KEY}.fields.{name}", expected="text"))
+            raise RequestError(self.table.problem(number, message, key=f"{self._key}.{name}", expected="text"))
         return self._valid(value, column, number)
 
     def _valid(self, value: str, column: str, number: int) -> str:
@@ -96,3 +100,25 @@ class Reader:
             message = f"'{column}' holds half of a character (a lone surrogate)"
             raise RequestError(self.table.problem(number, message, expected="valid Unicode text")) from None
         return value
+
+
+def open_side(
+    path: str, side: str, *, key: str, fields: Mapping[str, str], more: Mapping[str, str] | None = None
+) -> Reader:
+    """One language of a file: ``instruction``, ``input`` and ``output``, or that side of parallel rows.
+
+    Args:
+        path: the file.
+        side: ``en`` or ``tgt``.
+        key: the argument that names the file, for messages.
+        fields: mapped columns, our name -> column.
+        more: other names to read -> column.
+
+    Raises:
+        RequestError: the file cannot be read, or a column is missing.
+    """
+    table = open_file(path, key=key)
+    parallel = f"{side}_instruction" in table.columns
+    names = ("instruction", "input", "output")
+    defaults = {f"{side}_{name}": f"{side}_{name}" if parallel else name for name in names}
+    return Reader(table, fields, {**defaults, **(more or {})}, key="--field")

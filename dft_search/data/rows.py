@@ -11,7 +11,8 @@ from dft_search.data.controls import add_english_rows, shuffle_english
 from dft_search.data.files import Table, open_file
 from dft_search.data.hub import open_hub
 from dft_search.data.join import by_id, by_index
-from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_hub_name
+from dft_search.data.mixture import mix_rows
+from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_hub_name, source_name
 from dft_search.data.reader import KEY, Reader
 from dft_search.data.row import Row
 from dft_search.data.template import render_prompt
@@ -43,7 +44,8 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     train on the same rows. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a line), or the English prompt
     and answer where the file has no such column. Text is kept as it is; ``null`` counts as empty.
 
-    With ``english: shuffled`` (``dft``) and ``english_rows`` (``tft``) they are changed as ``data/controls.py`` says.
+    With ``english: shuffled`` (``dft``) and ``english_rows`` (``tft``) they are changed as ``data/controls.py`` says,
+    with a ``mixture`` as ``data/mixture.py`` does.
 
     Args:
         options: files and columns.
@@ -54,19 +56,28 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     """
     used = {"english", "english_rows"} - options.unused(method)
     method = "dft" if "english_rows" in used else method  # both sides must be there
-    rows: list[Row] = []
+    sources: list[list[Row]] = [[] for _ in options.files]
     dropped: Counter[str] = Counter()
-    for row, reason in scan_rows(options, method=method):
+    for source, row, reason in _scan(options, method):
         if reason is not None:
             dropped[reason] += 1
         elif row is not None:
-            rows.append(row)
+            sources[source].append(row)
+    rows = [row for source in sources for row in source]
     if not rows:
         counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
         message = "no usable row" + (f"; dropped: {counts}" if counts else "")
         raise RequestError(Problem(message, key=f"{KEY}.files", expected=f"rows that method {method} can read"))
-    if used:
-        rows = shuffle_english(rows) if "english" in used else add_english_rows(rows)
+    if "english" in used:
+        shuffled = iter(shuffle_english(rows))
+        sources = [[next(shuffled) for _ in source] for source in sources]
+    if options.mixture is not None:
+        names = map(source_name, options.files)
+        rows = mix_rows(dict(zip(names, sources, strict=True)), options.mixture)
+    elif "english" in used:
+        rows = [row for source in sources for row in source]
+    if "english_rows" in used:
+        rows = add_english_rows(rows)
     return Rows(rows, dict(dropped), fingerprint(rows))
 
 
@@ -76,10 +87,15 @@ def scan_rows(options: TrainOptions, *, method: str) -> Iterator[tuple[Row | Non
     Raises:
         RequestError: a file, column or value is wrong.
     """
+    return ((row, reason) for _, row, reason in _scan(options, method))
+
+
+def _scan(options: TrainOptions, method: str) -> Iterator[tuple[int, Row | None, str | None]]:
+    """``scan_rows`` with the number of the file before each."""
     fields = {str(name): column for name, column in (options.fields or {}).items()}
     for index, entry in enumerate(options.files):
         for row in _read_entry(entry, f"{KEY}.files[{index}]", fields, method):
-            yield (None, row) if isinstance(row, str) else (row[0], _unusable(row[0], row[1]))
+            yield (index, None, row) if isinstance(row, str) else (index, row[0], _unusable(row[0], row[1]))
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

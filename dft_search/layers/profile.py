@@ -4,6 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from dft_search.config import Problem, RequestError
 from dft_search.data.encode import Encoded, EncodedRow, encode_rows
 from dft_search.data.rows import Rows, read_rows
 from dft_search.layers.gradients import Alignments, align_gradients, needed_rows
+from dft_search.layers.map import Readings, chosen_layers, map_states
 from dft_search.layers.prompts import LANGUAGES, PromptReadings, read_prompts
 from dft_search.layers.proposal import Proposal, mean_profile, propose
 from dft_search.layers.retrieval import retrieve
+from dft_search.layers.trained import load_trained
 from dft_search.models import structure
 from dft_search.models.loading import load_model, load_tokenizer
 from dft_search.training.recipe import Recipe
@@ -31,6 +34,8 @@ def profile_recipe(
     *,
     rows: int = ROWS,
     gradients: bool = True,
+    maps: bool = False,
+    after: Path | None = None,
     device: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -40,6 +45,8 @@ def profile_recipe(
         recipe: of a checked file. What it would train, and at which layers, is ignored.
         rows: at most so many prompts of each language, drawn once and always alike.
         gradients: also compare gradients, which takes three times the memory of the weights and most of the time.
+        maps: also draw maps of the prompts' states.
+        after: a trained model or adapter, to be drawn on the same maps (``trained.find_trained``).
         device: by default the first GPU, else the CPU.
         say: is told what is being done.
 
@@ -59,7 +66,8 @@ def profile_recipe(
         problem = Problem("one usable row", key="recipe.data.train.files", expected="at least two rows to compare")
         raise RequestError(problem)
     say(f"Loading {recipe.model.path}")
-    model = load_model(recipe.model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(recipe.model, device)
     say(f"Reading {len(prompts)} prompts in two languages, layer by layer")
     readings = read_prompts(model, prompts, inner_norm=recipe.objective.inner_norm)
     aligned = None
@@ -82,7 +90,23 @@ def profile_recipe(
         for language in LANGUAGES
     ]
     document = describe(prompts, readings, aligned, encoded.has_bos, facts) | {"tokens": shown}
+    if maps:
+        models = {"before": readings}
+        if after is not None:
+            say(f"Reading the same prompts with {after}")
+            del model
+            trained = load_trained(after, recipe.model, facts["num_layers"], device)
+            models["after"] = read_prompts(trained, prompts, inner_norm=recipe.objective.inner_norm)
+        document["map"] = _maps(models, document, say)
     return document | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def _maps(models: Mapping[str, Readings], document: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """Maps at the proposed layers and some between."""
+    proposal = document["proposal"]
+    layers = chosen_layers(document["num_layers"], [proposal["i"], proposal["j"]])
+    say(f"Mapping layers {', '.join(map(str, layers))}")
+    return map_states(models, layers)
 
 
 def describe(
@@ -124,7 +148,7 @@ def describe(
 
 def _encode(recipe: Recipe, most: int) -> tuple[Encoded, str, Any]:
     """Rows of both languages as tokens, at most ``most``, with the fingerprint of all rows and the tokenizer."""
-    train = recipe.data.train.model_copy(update={"english": "aligned", "english_rows": False})
+    train = recipe.data.train.model_copy(update={"english": "aligned", "english_rows": False, "mixture": None})
     rows = read_rows(train, method="dft")
     drawn = sorted(random.Random("layers").sample(range(len(rows.rows)), min(most, len(rows.rows))))
     random.Random("layers order").shuffle(drawn)  # whatever a part of them is used for, it comes from the whole file

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from dft_search.report.figures.cloud import cloud
 from dft_search.report.figures.profile import Line, by_layer, entropy_by_layer
 from dft_search.report.figures.svg import Figure
 from dft_search.report.html import resource
@@ -31,6 +32,8 @@ def render_layers(name: str, found: Mapping[str, Any]) -> str:
     sections = [("entropy", "Entropy", _entropy(found)), ("translations", "Translations", _retrieval(found))]
     if found["gradients"]:
         sections.append(("gradients", "Gradients", _gradients(found)))
+    if found.get("map"):
+        sections.append(("map", "Map of the prompts", _maps(found)))
     sections.append(("tokens", "Token by token", "".join(_tokens(prompt, found) for prompt in found["tokens"])))
     links = "".join(f'<li><a href="#{key}">{escape(text)}</a></li>' for key, text, _ in sections)
     body = "".join(
@@ -113,6 +116,23 @@ def _gradients(found: Mapping[str, Any]) -> str:
         f"[{own['interval'][0]:+.3f} {own['interval'][1]:+.3f}]."
     )
     return _figures([by_layer("Gradient alignment", lines, found, caption)])
+
+
+def _maps(found: Mapping[str, Any]) -> str:
+    """PCA and t-SNE of each layer that was mapped."""
+    figures, models = [], found["map"]["models"]
+    for layer in found["map"]["layers"]:
+        accuracy = ", ".join(f"{name} {value:.0%}" for name, value in layer["accuracy"].items())
+        for kind, name in (("pca", "PCA"), ("tsne", "t-SNE")):
+            if layer[kind] is None:
+                continue
+            share = f" {sum(layer[kind]['share']):.0%} of the variance." if kind == "pca" else ""
+            caption = (
+                f"Mean states of {found['map']['rows']} prompts, {found['language']} as dots, English as squares; one "
+                f"map for all panels.{share} Retrieval accuracy: {accuracy}. The table has the centers."
+            )
+            figures.append(cloud(f"Layer {layer['layer']}, {name}", layer[kind], models, caption))
+    return _figures(figures)
 
 
 def _tokens(prompt: Mapping[str, Any], found: Mapping[str, Any]) -> str:

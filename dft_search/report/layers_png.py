@@ -53,13 +53,36 @@ def draw_tokens(found: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _figure(panels: int, height: float = 3.6) -> Any:
+def draw_maps(found: Mapping[str, Any], path: Path) -> None:
+    """PCA and t-SNE of the prompts' states: a column a layer, a row a kind of map and model. Replaces ``path``."""
+    maps, models = found["map"]["layers"], found["map"]["models"]
+    kinds = [(kind, model) for kind in ("pca", "tsne") if maps[0][kind] is not None for model in models]
+    figure = _figure(len(maps), height=2.6 * len(kinds), rows=len(kinds), width=2.6)
+    for number, panel in enumerate(figure.axes):
+        (kind, model), layer = kinds[number // len(maps)], maps[number % len(maps)]
+        both = [point for name in models for side in ("english", "target") for point in layer[kind][name][side]]
+        for side, marker in (("english", "o"), ("target", "^")):
+            label = "en" if side == "english" else found["language"]
+            panel.scatter(*zip(*layer[kind][model][side], strict=True), s=6, marker=marker, alpha=0.7, label=label)
+        for axis, limit in ((0, panel.set_xlim), (1, panel.set_ylim)):  # of all models: the axes are the same
+            values = [point[axis] for point in both]
+            room = 0.05 * (max(values) - min(values)) or 1.0
+            limit(min(values) - room, max(values) + room)
+        panel.set_xticks([])
+        panel.set_yticks([])
+        name = {"pca": "PCA", "tsne": "t-SNE"}[kind]
+        panel.set_title(f"{name} {model}, layer {layer['layer']}", fontsize="small")
+    figure.axes[0].legend(frameon=False, fontsize="small")
+    _save(figure, path)
+
+
+def _figure(panels: int, height: float = 3.6, *, rows: int = 1, width: float = 4.6) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * panels, height), layout="constrained")
+    figure = Figure(figsize=(width * panels, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.subplots(1, panels)
+    figure.subplots(rows, panels)
     return figure
 
 

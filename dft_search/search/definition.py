@@ -226,7 +226,8 @@ def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | N
     problems += _check_scoring(document, recipe, options)
     problems += [_placed(document, problem) for problem in check_database(options.database)]
     problems += [_placed(document, problem) for problem in _check_storage(options.storage)]
-    keys = known_keys(Recipe)
+    mixture = [f"data.train.mixture.{name}" for name in recipe.data.train.mixture or ()]
+    keys = [*known_keys(Recipe), *mixture]
     space, wrong = _attempt(lambda: read_space(document, num_layers, keys))
     if space is None or problems:
         raise RequestError([*problems, *wrong])

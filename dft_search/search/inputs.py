@@ -50,6 +50,7 @@ def training_input(recipe: Recipe, rows: Rows) -> DataInput:
     more = f" and {len(named) - 1} more" if len(named) > 1 else ""
     train, unused = recipe.data.train, recipe.data.train.unused(recipe.method)
     used = {name: getattr(train, name) for name in ("english", "english_rows") if name not in unused}
+    used |= {"mixture": train.mixture} if train.mixture is not None else {}
     profile = {"num_rows": len(rows.rows), **({"dropped": rows.dropped} if rows.dropped else {})}
     return DataInput(
         _short(named[0]["uri"]) + more,

@@ -8,7 +8,7 @@ from dft_search.config import Problem, RequestError, expand_path, home
 from dft_search.config.files import write_json, write_text
 from dft_search.launch.connect import in_ray_job
 from dft_search.report.layers_page import render_layers
-from dft_search.report.layers_png import draw_curves, draw_tokens
+from dft_search.report.layers_png import draw_curves, draw_maps, draw_tokens
 from dft_search.search.study_folder import check_name
 from dft_search.tracking.tracker import Tracker
 from dft_search.tracking.uri import check_uri, resolve_uri
@@ -25,11 +25,14 @@ def look_inside(
     out: Path | None = None,
     rows: int,
     gradients: bool = True,
+    maps: bool = False,
+    after: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[dict[str, Any], Path]:
     """Profile the model of any file that has a recipe, in this process, on its first GPU or the CPU.
 
-    Writes layers.json, layers.html, curves.png and tokens.png, and logs them to the MLflow experiment NAME-layers.
+    Writes layers.json, layers.html, curves.png, tokens.png and maybe map.png, and logs them to the MLflow experiment
+    NAME-layers.
 
     Args:
         path: study file, bundle, or a recipe alone.
@@ -37,6 +40,8 @@ def look_inside(
         out: folder for the files; by default HOME/layers/NAME.
         rows: at most so many prompts of each language.
         gradients: also compare gradients.
+        maps: also draw maps of the prompts' states.
+        after: a saved model, adapter or bundle to draw on the same maps; implies ``maps``.
         say: is told what is being done.
 
     Returns:
@@ -56,18 +61,25 @@ def look_inside(
     if problems:
         raise RequestError(problems)
     from dft_search.layers.profile import profile_recipe  # torch
+    from dft_search.layers.trained import find_trained
 
-    found = profile_recipe(recipe, rows=rows, gradients=gradients, say=say)
+    trained = find_trained(after) if after is not None else None
+    maps = maps or trained is not None
+    found = profile_recipe(recipe, rows=rows, gradients=gradients, maps=maps, after=trained, say=say)
     say("Drawing")
     write_json(folder / FILE, found)
     write_text(folder / "layers.html", render_layers(name, found))
     draw_curves(found, folder / "curves.png")
     draw_tokens(found, folder / "tokens.png")
-    _track(name, recipe, found, folder, uri)
+    pictures = ["curves.png", "tokens.png"]
+    if maps:
+        draw_maps(found, folder / "map.png")
+        pictures.append("map.png")
+    _track(name, recipe, found, folder, uri, [FILE, "layers.html", *pictures])
     return found, folder
 
 
-def _track(name: str, recipe: Recipe, found: dict[str, Any], folder: Path, uri: str) -> None:
+def _track(name: str, recipe: Recipe, found: dict[str, Any], folder: Path, uri: str, files: list[str]) -> None:
     tracker = Tracker(uri, f"{name}-layers", folder / "spill.jsonl")
     keys = ("model", "language", "rows", "data_fingerprint", "num_layers", "inner_norm")
     run = tracker.start_parent(
@@ -76,7 +88,7 @@ def _track(name: str, recipe: Recipe, found: dict[str, Any], folder: Path, uri: 
     proposal = found["proposal"]
     stability = [(f"layers/stability_{key}", value, 0) for key, value in proposal["stability"].items()]
     tracker.log(run, [("layers/i", proposal["i"], 0), ("layers/j", proposal["j"], 0), *stability])
-    for file in (FILE, "layers.html", "curves.png", "tokens.png"):
+    for file in files:
         tracker.log_file(run, folder / file)
     tracker.end(run, "FINISHED")
     tracker.close()

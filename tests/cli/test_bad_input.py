@@ -23,7 +23,7 @@ BAD_KEYS: list[tuple[str, Any, str]] = [
     ("study.buget", {"trials": 2}, "study.buget: unknown key (did you mean 'budget'?)"),
     ("study.guard", "score", "guard is for several objectives; with one, that one is pruned on"),
     ("study.gaurd", "score", "study.gaurd: unknown key (did you mean 'guard'?)"),
-    ("recipe.data.train.mixture", None, "recipe.data.train.mixture: unknown key"),
+    ("recipe.data.train.mixture", {"more": 1.0}, "recipe.data.train: the mixture is of more, the files are rows"),
     ("spaces", {}, "spaces: unknown key (did you mean 'space'?)"),
     ("study", ABSENT, "section 'study' is missing"),
     ("recipe", ABSENT, "section 'recipe' is missing"),

@@ -59,6 +59,25 @@ def test_any_key_of_the_recipe_can_be_searched(world):
     assert "training.trainable.lora.rank" not in definition.complete({"training.trainable": "full"})
 
 
+def test_weights_of_a_mixture_can_be_searched(world):
+    data = study(world, first_points=[])
+    data["recipe"]["data"]["train"] = {"files": [str(world / "rows.jsonl"), str(world / "more.jsonl")]}
+    plain = data["recipe"]["data"]["train"]
+    data["space"] = {"data.train.mixture.more": {"float": [0.5, 4.0], "log": True}}
+    path = world / "mixture.yaml"
+    path.write_text(to_yaml(data))
+    with pytest.raises(RequestError, match="space.data.train.mixture.more: unknown key"):
+        load_study(path)
+    unmixed = load(world).recipe.data.train.model_dump(mode="json", exclude_none=True)
+    assert "mixture" not in unmixed, "no part of a recipe, and of its hash, that has none"
+    plain["mixture"] = {"rows": 1.0, "more": 1.0}
+    path.write_text(to_yaml(data))
+    definition = load_study(path)
+    recipes = [definition.recipe_for({"data.train.mixture.more": weight}) for weight in (1.0, 4.0)]
+    assert [recipe.data.train.mixture for recipe in recipes] == [{"rows": 1.0, "more": 1.0}, {"rows": 1.0, "more": 4.0}]
+    assert recipes[0].hash != recipes[1].hash
+
+
 def test_the_hash_is_over_what_a_recipe_really_uses(world):
     definition = load(world)
     none = {"objective.conversion.supervision": "none", "objective.thinking.supervision": "none"}

@@ -1,0 +1,1 @@
+"""Rows that models make: translation of English rows to a target language."""
