@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from dft_search.evaluation.choice import chosen_tasks
 from dft_search.evaluation.metrics import chance_level
 from dft_search.evaluation.options import Part, ScoringOptions
+from dft_search.evaluation.samples import Sample, sample
 from dft_search.evaluation.scores import Score, Scores, combine, mean_score
 from dft_search.evaluation.tasks import Task
 
@@ -41,7 +42,7 @@ class Scorer:
         self._tokenizer: object = None
         self._encodings: Encodings = {}
 
-    def score(self, live: "LiveModel", part: Part) -> Scores:
+    def score(self, live: "LiveModel", part: Part, samples: dict[str, list[Sample]] | None = None) -> Scores:
         """Score the model as it is now. Collective: every rank calls it, and every rank gets the same scores.
 
         Weights, random state and the train or eval mode of every module are as before afterwards.
@@ -49,6 +50,7 @@ class Scorer:
         Args:
             live: the model on its ranks.
             part: items to use; ``test`` is for confirmation and final training runs alone.
+            samples: is given, by task, what each item was asked and what came of it.
 
         Raises:
             RequestError: a task cannot be loaded (``check_scoring`` finds it before).
@@ -63,9 +65,14 @@ class Scorer:
         items: dict[str, list[float]] = {}
         values: dict[str, Score] = {}
         for task in tasks:
+            given = [[next(answers) for _ in item] for item in task.requests]
             results = [
-                task.harness.process_results(item[0].doc, [next(answers) for _ in item]) for item in task.requests
+                task.harness.process_results(item[0].doc, answer)
+                for item, answer in zip(task.requests, given, strict=True)
             ]
+            if samples is not None:
+                told = zip(task.requests, given, results, strict=True)
+                samples[task.task.name] = [sample(item, answer, values) for item, answer, values in told]
             choices = [len(item) for item in task.requests]
             for name, metric in task.task.metrics.items():
                 items[name] = [float(result[metric]) for result in results]
