@@ -22,6 +22,10 @@ SURFACE = {
     "export": {"name", "--out", "--trial", "--weights", "--dtype", "--register"},
     "verify": {"bundle", "--json"},
     "train": {"source", "--set"},
+    "evaluate": {
+        *("model", "--tasks", "--split", "--limit", "--judge", "--out", "--base", "--dtype", "--device"),
+        *("--max-length", "--fresh", "--tracking", "--no-tracking", "--json"),
+    },
     "layers": {"file", "--out", "--rows", "--gradients", "--no-gradients", "--json", "--set"},
     "doctor": {"name", "--fix", "--json"},
     "schema": {"kind"},
