@@ -95,7 +95,7 @@ class Session:
 
 
 def leave(code: int) -> NoReturn:
-    """End a process that was one of several, without the interpreter's clean-up, in which gloo's threads may abort it."""
+    """End one of several processes without the interpreter's clean-up, in which gloo's threads may abort it."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
