@@ -98,7 +98,7 @@ class EndpointJudge:
             try:
                 answer = self._post(comparison)
                 if answer.status == 200:
-                    return judged(comparison, _preference(answer, comparison), attempt, troubles)
+                    return judged(comparison, _preference(answer, comparison), attempt, dict(troubles))
                 kind, reason, wait = "failed", f"HTTP {answer.status}", _retry_after(answer)
                 if answer.status in REFUSALS:
                     raise InfrastructureError(f"the judge at {self.options.url} refuses: {self._message(answer)}")
@@ -112,7 +112,7 @@ class EndpointJudge:
                 break
             doubled = min(LONGEST_PAUSE, self.options.pause * 2 ** (attempt - 1)) * chance.uniform(0.5, 1.0)
             self._stop.wait(doubled if wait is None else wait)
-        return Verdict(kind, reason=reason, attempts=attempt, troubles=troubles)  # type: ignore[arg-type]
+        return Verdict(kind, reason=reason, attempts=attempt, troubles=dict(troubles))  # type: ignore[arg-type]
 
     def _post(self, comparison: Comparison) -> Answer:
         body = {

@@ -136,18 +136,20 @@ def _checkpoint(path: Path, place: str, base: str | None, dtype: str | None) -> 
     stored = _config_of(options)
     options = _typed(options, dtype or (recipe.model.dtype if recipe is not None else _stored_dtype(stored)))
     trainable = recipe.training.trainable if recipe is not None else None
+    lora = trainable if isinstance(trainable, LoraChoice) else None
+    files: list[Path] = []
+    more = "" if lora is None else lora.model_dump_json()  # its scale is in no tensor
     if is_remote(place):
-        told = json.dumps([state[key] for key in ("recipe_hash", "seed", "step", "data_fingerprint")])
-        fingerprint = _with_base(options, state["base_fingerprint"], [], told)
+        more += json.dumps([state[key] for key in ("recipe_hash", "seed", "step", "data_fingerprint")])
     else:
         files = [file for file in sorted(Path(place).iterdir()) if file.name != STATE]
-        fingerprint = _with_base(options, state["base_fingerprint"], files)
+    fingerprint = _with_base(options, state["base_fingerprint"], files, more)
     return Target(
         f"{_name(path)}-step{state['step']}",
         "checkpoint",
         options,
         checkpoint=place,
-        lora=trainable if isinstance(trainable, LoraChoice) else None,
+        lora=lora,
         fingerprint=fingerprint,
         recipe_hash=state["recipe_hash"],
     )
