@@ -56,19 +56,22 @@ class Cache:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
-            return self._note(file, f"cannot be read ({error})")
+            self._note(file, f"cannot be read ({error})")
+            return None
         try:
             told = json.loads(text)
             lines = file.with_suffix(".jsonl").read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            return self._note(file, f"is damaged ({type(error).__name__})")
+            self._note(file, f"is damaged ({type(error).__name__})")
+            return None
         sound = (
             isinstance(told, dict)
             and told.get("about") == about
             and told.get("hash") == _hash(told.get("result"), lines)
         )
         if not sound:
-            return self._note(file, "is damaged (its hash differs)")
+            self._note(file, "is damaged (its hash differs)")
+            return None
         return Entry(told["result"], [json.loads(line) for line in lines.split("\n") if line])
 
     def write(self, about: dict[str, Any] | None, entry: Entry) -> None:
