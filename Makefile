@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEMO_HOME = $${DFT_SEARCH_HOME:-$$HOME/dft-search}
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow check bench bench-search bench-tracking bench-step clean
+.PHONY: help install quickstart test test-slow check bench bench-search bench-tracking bench-evaluation bench-step clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ bench-search: install  ## turnaround, overhead and quality of a search (about an
 
 bench-tracking: install  ## what the record in MLflow costs a study (about five minutes)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m tests.benchmarks.tracking
+
+bench-evaluation: install  ## log-likelihoods against the harness's own HFLM (about 15 minutes; needs DFT_SEARCH_DATA)
+	@$(BIN)/python -m tests.benchmarks.evaluation || [ $$? -eq 3 ]  # 3: inconclusive, which is said
 
 bench-step: install  ## time of a step, of the token losses and how both scale (about an hour; needs DFT_SEARCH_DATA)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -23,6 +23,9 @@ def run(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="dev (steer and select), steer, select or test.")] = "dev",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Items of each task and part, at most.")] = None,
+    alpaca_wrap: Annotated[
+        bool, typer.Option("--alpaca-wrap", help="Put the prompts of tasks into the Alpaca template.")
+    ] = False,
     judge: Annotated[str | None, typer.Option("--judge", metavar="FILE", help="A judge file: adds a win rate.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for scores and sample logs.")] = None,
     base: Annotated[str | None, typer.Option("--base", help="The base of an adapter or checkpoint.")] = None,
@@ -44,7 +47,7 @@ def run(
     from dft_search.search.scoring import Asked, evaluate
 
     asked = Asked(
-        model, tasks or [], split, limit, judge, base, dtype, device, max_length, out, fresh=fresh, tracking=tracking
+        model, tasks or [], split, limit, alpaca_wrap, judge, base, dtype, device, max_length, out, fresh, tracking
     )
     with only_documents(as_json):
         told = evaluate(asked, _tell)

@@ -1,21 +1,34 @@
 """Which tasks a recipe's scoring section asks for, and what is wrong with it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dft_search.config import Problem, RequestError, dotted, nearest
+from dft_search.evaluation.comet import missing_comet
+from dft_search.evaluation.items import Item
+from dft_search.evaluation.metrics import METRICS
 from dft_search.evaluation.options import DEV_PARTS, Part, ScoringOptions, TaskChoice
 from dft_search.evaluation.tasks import Task, load_task, suites
+from dft_search.evaluation.wrap import wrapped
 
 _SECTION = ("recipe", "scoring")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A task and how many of its items are used (None: all)."""
+    """A task, how many of its items are used (None: all), and whether their prompts get the Alpaca template."""
 
     task: Task
     limit: int | None
+    alpaca_wrap: bool = False
+
+    def items(self, part: Part) -> list[Item]:
+        """Items of a part as the model is asked. Raises RequestError."""
+        items = self.task.items(part, self.limit)
+        return (wrapped(items) or items) if self.alpaca_wrap else items
+
+    def is_wrapped(self, part: Part) -> bool:
+        """Whether ``items`` differ from the task's own: not all tasks have prompts that can be wrapped."""
+        return self.alpaca_wrap and wrapped(self.task.items(part, self.limit)) is not None
 
 
 def chosen_tasks(options: ScoringOptions, part: Part) -> list[Chosen]:
@@ -24,15 +37,15 @@ def chosen_tasks(options: ScoringOptions, part: Part) -> list[Chosen]:
     Raises:
         RequestError: a task or suite is unknown, or chosen twice.
     """
-    dev, problems = _resolve(options.dev, "dev")
+    dev, problems = _resolve(options, "dev")
     if part in DEV_PARTS:
         chosen = dev
     else:
-        chosen, more = _resolve(options.test, "test")
+        chosen, more = _resolve(options, "test")
         problems = problems + more
         here = {one.task.name for one in chosen}
         needed = [one for one in dev if one.task.name not in here and set(one.task.metrics) & set(options.score.mean)]
-        chosen = chosen + [Chosen(one.task, None) for one in needed]
+        chosen = chosen + [replace(one, limit=None) for one in needed]
     if problems:
         raise RequestError(problems)
     return chosen
@@ -45,8 +58,8 @@ def score_names(options: ScoringOptions) -> list[str]:
 
 def check_scoring(options: ScoringOptions) -> list[Problem]:
     """Everything that is wrong with a scoring section; reads the task files and their data."""
-    dev, problems = _resolve(options.dev, "dev")
-    test, more = _resolve(options.test, "test")
+    dev, problems = _resolve(options, "dev")
+    test, more = _resolve(options, "test")
     problems += more
     if not problems:
         known = [name for one in dev for name in one.task.metrics]
@@ -57,19 +70,39 @@ def check_scoring(options: ScoringOptions) -> list[Problem]:
                 message = f"'{name}' is not a metric of the dev tasks"
                 problems.append(Problem(message, key=key, expected=expected, nearest=nearest(name, known)))
     if not problems:
+        problems += _without_end(options, dev)
+    if not problems:
         test = chosen_tasks(options, "test")
+    if any("comet" in one.task.options.all_metrics for one in [*dev, *test]) and (missing := missing_comet()):
+        problems.append(missing)
     needed: list[tuple[Chosen, Part]] = [(one, part) for one in dev for part in DEV_PARTS]
     needed += [(one, "test") for one in test]
     for one, part in needed:
         try:
-            one.task.items(part, one.limit)
+            one.task.entries(part, one.limit)
         except RequestError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     return problems
 
 
-def _resolve(choices: Sequence[TaskChoice], section: str) -> tuple[list[Chosen], list[Problem]]:
-    """Tasks of a list of choices, and what is wrong with the list."""
+def _without_end(options: ScoringOptions, dev: list[Chosen]) -> list[Problem]:
+    """Metrics that cannot be told as a share of the way from chance to perfect, where the score asks for that."""
+    if options.score.normalize is None:
+        return []
+    metrics = {name: (one.task, metric) for one in dev for name, metric in one.task.metrics.items()}
+    problems = []
+    for index, name in enumerate(options.score.mean):
+        task, metric = metrics[name]
+        if METRICS[task.options.harness.output_type][metric].best is None:
+            message = f"'{name}' ({metric}) has no best value, so it has no share of the way to it"
+            key = dotted((*_SECTION, "score", "mean", index))
+            problems.append(Problem(message, key=key, expected="metrics such as acc or f1, or no normalize"))
+    return problems
+
+
+def _resolve(options: ScoringOptions, section: str) -> tuple[list[Chosen], list[Problem]]:
+    """Tasks of the section dev or test, and what is wrong with it."""
+    choices: list[TaskChoice] = getattr(options, section)
     chosen: dict[str, Chosen] = {}
     problems: list[Problem] = []
     for index, choice in enumerate(choices):
@@ -90,5 +123,5 @@ def _resolve(choices: Sequence[TaskChoice], section: str) -> tuple[list[Chosen],
                 continue
             if task.name in chosen:
                 problems.append(Problem(f"task '{task.name}' is chosen twice", key=key))
-            chosen[task.name] = Chosen(task, choice.limit)
+            chosen[task.name] = Chosen(task, choice.limit, bool(options.alpaca_wrap))
     return list(chosen.values()), problems

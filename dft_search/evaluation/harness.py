@@ -1,25 +1,22 @@
 """A live model as a language model of lm-evaluation-harness, its work spread over the ranks."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
-import torch.distributed as dist
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from torch import Tensor
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from dft_search.config import Problem, RequestError
-from dft_search.evaluation.batches import Batch, Read, plan, share
+from dft_search.evaluation.batches import plan, share
+from dft_search.evaluation.generate import Text, decoding_of, generate, group
+from dft_search.evaluation.likelihoods import Scored, score_batches
+from dft_search.evaluation.spread import Mode, run
 from dft_search.models.live import LiveModel
-from dft_search.models.structure import body, head, logit_softcap
+from dft_search.models.structure import num_layers
 
 Encodings = dict[tuple[str, str], tuple[list[int], list[int]]]  # (context, continuation) -> their tokens
-Result = tuple[int, float, int]  # request, log-likelihood in nats, matched tokens
 
-LOGITS_AT_ONCE = 2**25  # positions x vocabulary, 128 MiB in float32
 logger = logging.getLogger(__name__)
 
 
@@ -45,7 +42,7 @@ class Likelihood(tuple[float, bool]):
 
 
 class LiveLM(TemplateLM):
-    """Log-likelihoods under a live model, sharded or not.
+    """Log-likelihoods and continuations under a live model, sharded or not.
 
     Tokens are those of the harness's own ``HFLM``: context and continuation are encoded together and cut at the length
     of the context alone, its trailing spaces moved to the continuation; a text that is too long loses its beginning.
@@ -55,10 +52,17 @@ class LiveLM(TemplateLM):
     To the harness this is one process (``rank`` 0 of 1): every rank is given all requests and returns all results.
     """
 
-    def __init__(self, live: LiveModel, encodings: Encodings | None = None):
-        """Take the model on its ranks, and the tokens of earlier requests under its tokenizer (filled further)."""
+    def __init__(self, live: LiveModel, encodings: Encodings | None = None, mode: Mode = "auto"):
+        """Take the model.
+
+        Args:
+            live: the model on its ranks.
+            encodings: tokens of earlier requests under its tokenizer; filled further.
+            mode: how ranks share a sharded model, see ``spread.run``.
+        """
         super().__init__()
         self._live = live
+        self._mode = mode
         self._device = live.device
         self._encodings = {} if encodings is None else encodings
         self.tokenizer = live.tokenizer
@@ -104,108 +108,73 @@ class LiveLM(TemplateLM):
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = True, **_: Any
+        self, requests: list[tuple[Any, list[int], list[int]]], disable_tqdm: bool = True, **_: Any
     ) -> list[Likelihood]:
         live = self._live
-        reads, batches = plan([pair[1:] for pair in requests], live.max_length, live.device.type)
+        scored, batches = plan(
+            [pair[1:] for pair in requests], live.max_length, num_layers(live.model), live.device.type
+        )
         mine = share([batch.cost for batch in batches], live.world_size)[live.rank]
-        found: list[Result] = []
-        failure: Exception | None = None
-        try:
-            with live.gathered():  # full weights on every rank, eval mode, no gradients
-                for index in mine:
-                    found += _score(live, batches[index])
-        except Exception as error:  # kept until all ranks have met below, or the others would wait there for ever
-            failure = error
-        results = _exchange(live, found, failure)
-        overlong = 0
+        found: list[Scored] = []
+        results = run(live, score_batches(live, [batches[index] for index in mine], found), found, self._mode)
         answers: list[Likelihood] = []
-        for read, (_request, value, matched) in zip(reads, sorted(results), strict=True):
-            tokens = len(requests[read.request][2])
-            overlong += len(read.targets) < tokens
-            answers.append(Likelihood(value, tokens, len(read.targets), matched))
+        for (_request, value, matched), here, pair in zip(sorted(results), scored, requests, strict=True):
+            answers.append(Likelihood(value, len(pair[2]), here, matched))
+        overlong = sum(answer.scored < answer.tokens for answer in answers)
         if overlong and live.rank == 0:
             logger.warning("%d answers are longer than the window of %d tokens", overlong, live.max_length)
         return answers
 
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> NoReturn:
-        """Not offered: task files cannot ask for it."""
-        raise RequestError("a live model answers loglikelihood requests only")
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
+        """Log-likelihood in nats of whole texts. Collective: all ranks pass the same requests.
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> NoReturn:
-        """Not offered: task files cannot ask for it."""
-        raise RequestError("a live model answers loglikelihood requests only")
+        As ``HFLM``: a text is cut into windows that do not overlap. A window's first token is predicted from the token
+        before it (the text's first one from the prefix token), in the last window from as many as fit.
 
+        Args:
+            requests: instances whose arguments are (text,).
+            disable_tqdm: as in the harness; off, since ranks would draw over each other.
 
-def _score(live: LiveModel, batch: Batch) -> list[Result]:
-    """One forward pass; the head sees only positions that some continuation needs, a bounded number at a time."""
-    width = len(batch.rows[0])
-    tokens = torch.zeros(len(batch.rows), width, dtype=torch.long)
-    for index, row in enumerate(batch.rows):
-        tokens[index, : len(row)] = torch.tensor(row)
-    # padding is on the right, where a causal model cannot see it from any real token
-    states = body(live.model)(input_ids=tokens.to(live.device), use_cache=False).last_hidden_state.flatten(0, 1)
+        Returns:
+            One sum a request, in order, the same on every rank.
+        """
+        windows: list[tuple[Any, list[int], list[int]]] = []
+        owners: list[int] = []
+        for number, request in enumerate(requests):
+            for window in get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self._live.max_length,
+                context_len=1,
+            ):
+                windows.append((None, *make_disjoint_window(window)))
+                owners.append(number)
+        sums = [0.0] * len(requests)
+        for number, found in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+            sums[number] += found.value
+        return sums
 
-    positions, labels, owners = _labels(batch.reads, width)
-    needed, place = positions.unique(return_inverse=True)
-    order = place.argsort(stable=True)
-    place, labels, owners = place[order], labels[order], owners[order]
-    values = torch.zeros(len(batch.reads), dtype=torch.float64)
-    matched = torch.zeros(len(batch.reads), dtype=torch.long)
-    project, softcap = head(live.model), logit_softcap(live.model)
-    rows = max(1, LOGITS_AT_ONCE // project.weight.shape[0])
-    for begin in range(0, len(needed), rows):
-        states_here = states[needed[begin : begin + rows].to(live.device)]
-        low, high = torch.searchsorted(place, torch.tensor([begin, begin + rows])).tolist()
-        local, label = (place[low:high] - begin).to(live.device), labels[low:high].to(live.device)
-        logits = project(states_here).float()
-        if softcap is not None:
-            logits = softcap * torch.tanh(logits / softcap)
-        gain = logits[local, label] - logits.logsumexp(-1)[local]
-        values.index_add_(0, owners[low:high], gain.cpu().double())
-        matched.index_add_(0, owners[low:high], (logits.argmax(-1)[local] == label).cpu().long())
-    requests = [read.request for read in batch.reads]
-    return list(zip(requests, values.tolist(), matched.tolist(), strict=True))
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """Greedy continuations. Collective: all ranks pass the same requests.
 
+        As ``HFLM``: a prompt that leaves too little room for the continuation loses its beginning, special tokens are
+        left out of the text, and the text ends before the first stop string or end of sequence.
 
-def _labels(reads: Sequence[Read], width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Flat position in the padded batch, next token, and index of the read, of every token that is scored."""
-    positions: list[int] = []
-    labels: list[int] = []
-    owners: list[int] = []
-    for index, read in enumerate(reads):
-        start = read.row * width + read.start
-        positions += range(start, start + len(read.targets))
-        labels += read.targets
-        owners += [index] * len(read.targets)
-    return torch.tensor(positions), torch.tensor(labels), torch.tensor(owners)
+        Args:
+            requests: instances whose arguments are (prompt, options); see ``generate.decoding_of`` for the options.
+            disable_tqdm: as in the harness; off, since ranks would draw over each other.
 
+        Returns:
+            One text a request, in order, the same on every rank.
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """What went wrong on another rank."""
-
-    rank: int
-    message: str
-    out_of_memory: bool
-
-
-def _exchange(live: LiveModel, found: list[Result], failure: Exception | None) -> list[Result]:
-    """Results of all ranks. An error on one rank is raised on every rank, its own one where it happened."""
-    if live.world_size == 1:
-        if failure is not None:
-            raise failure
-        return found
-    message: _Failure | list[Result] = found
-    if failure is not None:
-        memory = isinstance(failure, torch.OutOfMemoryError)
-        message = _Failure(live.rank, f"{type(failure).__name__}: {failure}", memory)
-    parts: list[Any] = [None] * live.world_size
-    dist.all_gather_object(parts, message)
-    if failure is not None:
-        raise failure
-    for part in parts:
-        if isinstance(part, _Failure):
-            kind = torch.OutOfMemoryError if part.out_of_memory else RuntimeError
-            raise kind(f"scoring failed on rank {part.rank}: {part.message}")
-    return [result for part in parts for result in part]
+        Raises:
+            RequestError: an option asks for anything but greedy decoding.
+        """
+        live = self._live
+        decodings = [decoding_of(live, request.args[1]) for request in requests]
+        prompts = [self.tok_encode(request.args[0]) or [self.prefix_token_id] for request in requests]
+        batches = group(prompts, decodings, live)
+        mine = share([batch.cost for batch in batches], live.world_size)[live.rank]
+        found: list[Text] = []
+        results = run(live, generate(live, [batches[index] for index in mine], found), found, self._mode)
+        return [text for _request, text in sorted(results)]

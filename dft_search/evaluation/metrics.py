@@ -1,13 +1,39 @@
-"""Metrics of a task: which ones each kind of request yields, and those that the harness does not have."""
+"""Metrics of a task: which ones each kind of request yields, and those of likelihoods that the harness has not."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is known of a metric beforehand.
+
+    Attributes:
+        best: its value for a perfect model; None where there is no end, as of log-likelihoods.
+        floor: its value under blind guessing, where that does not depend on the items.
+    """
+
+    best: float | None = None
+    floor: float | None = None
+
+
+_SHARE, _POINTS, _OPEN = Metric(1.0, 0.0), Metric(100.0), Metric()
 # acc and acc_norm are the harness's own (acc_norm divides log-likelihoods by the length of the choice in characters).
-METRICS: dict[str, tuple[str, ...]] = {
-    "multiple_choice": ("acc", "acc_norm", "margin"),
-    "loglikelihood": ("per_character", "per_token", "token_accuracy"),
+METRICS: dict[str, dict[str, Metric]] = {
+    "multiple_choice": {"acc": Metric(1.0), "acc_norm": Metric(1.0), "margin": _OPEN},
+    "loglikelihood": {"per_character": _OPEN, "per_token": _OPEN, "token_accuracy": Metric(1.0)},
+    "generate_until": {
+        "f1": _SHARE,
+        "exact_match": _SHARE,
+        "best_f1": Metric(1.0),  # MKQA: of the best threshold for "no answer"
+        "answerable_f1": _SHARE,  # MKQA: over the questions that have an answer
+        "chrf": _POINTS,
+        "bleu": _POINTS,
+        "comet": _POINTS,
+        "language_accuracy": _SHARE,  # the share of outputs in the language that was asked for
+    },
 }
 
 
@@ -67,13 +93,14 @@ def answer_metrics(answer: Scored, characters: int) -> dict[str, float]:
     }
 
 
-def chance_level(metric: str, choices: Sequence[int]) -> float | None:
+def chance_level(metric: Metric, name: str, choices: Sequence[int]) -> float | None:
     """Expected value under blind guessing; None for a metric that has no such level.
 
     Args:
-        metric: name of the metric.
+        metric: of the table.
+        name: its name.
         choices: number of choices of each item.
     """
-    if metric not in ("acc", "acc_norm") or not choices:
-        return None
-    return math.fsum(1 / number for number in choices) / len(choices)
+    if name in ("acc", "acc_norm") and choices:
+        return math.fsum(1 / number for number in choices) / len(choices)
+    return metric.floor

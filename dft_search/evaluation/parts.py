@@ -29,7 +29,7 @@ def part_items(options: ScoringOptions, part: Part) -> dict[str, PartItems]:
     """By name of a task what a part of it asks. Raises RequestError when a task cannot be loaded."""
     found = {}
     for chosen in chosen_tasks(options, part):
-        items = chosen.task.items(part, chosen.limit)
+        items = chosen.items(part)
         clusters = [item.cluster for item in items if item.cluster is not None]
         asked = [[item.id, item.text, item.choices, item.answer, item.cluster] for item in items]
         digest = hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()[:16]

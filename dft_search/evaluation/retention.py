@@ -28,8 +28,8 @@ def english_retention(
 ) -> Score:
     """Mean over the English tasks of the change of their main metric from the base model's.
 
-    Proportions (metrics that have a chance level) count in points, others in their own unit. The standard error is
-    that of the differences item by item: both models answered the same questions.
+    Proportions (metrics that have a chance level) count in points, others in their own unit (chrF has points). The
+    standard error is that of the differences item by item: both models answered the same questions.
 
     Args:
         tasks: names from ``english_tasks``, at least one.

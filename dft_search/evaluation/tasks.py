@@ -1,13 +1,21 @@
 """Tasks and suites by name, and the items of each part, which no two parts of a task share."""
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dft_search.config import Document, Problem, RequestError, build, expand_path, load_document, nearest
-from dft_search.evaluation.items import Item, Renderer, read_rows
+from dft_search.evaluation.items import Item, Names, Renderer, read_rows
 from dft_search.evaluation.options import Part
-from dft_search.evaluation.taskfile import PartFiles, TaskFile
+from dft_search.evaluation.taskfile import NamedTask, PartFiles, TaskFile
+
+if TYPE_CHECKING:
+    from dft_search.evaluation.named import NamedItem
+
+    Entry = Item | NamedItem  # a question, or one that is rendered when it is asked for
 
 FOLDER = Path(__file__).parent / "tasks"
 SUITES = FOLDER / "suites.yaml"
@@ -20,7 +28,7 @@ class Task:
 
     options: TaskFile
     document: Document
-    _items: dict[Part, list[Item]] = field(default_factory=dict, repr=False)
+    _entries: "dict[Part, list[Entry]]" = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -43,58 +51,83 @@ class Task:
         Raises:
             RequestError: a file is missing or broken, the part is empty, an id is there twice, or parts share an item.
         """
-        if not self._items:
+        entries = self.entries(part, limit)
+        return [entry if isinstance(entry, Item) else entry.item() for entry in entries]
+
+    def entries(self, part: Part, limit: int | None = None) -> "list[Entry]":
+        """As ``items``, but those of a task of the harness are not rendered yet."""
+        if not self._entries:
             read = {name: self._read(name) for name in PARTS if getattr(self.options.parts, name) is not None}
             self._check_disjoint(read)
-            self._items.update(read)
-        if part not in self._items:
+            self._entries.update(read)
+        if part not in self._entries:
             raise RequestError(self.document.problem(f"task {self.name} has no part '{part}'", ("parts",)))
-        items = self._items[part]
-        if limit is None or limit >= len(items):
-            return items
-        kept = {item.id for item in sorted(items, key=lambda item: _hash(item.id))[:limit]}
-        return [item for item in items if item.id in kept]
+        entries = self._entries[part]
+        if limit is None or limit >= len(entries):
+            return entries
+        kept = {entry.id for entry in sorted(entries, key=lambda entry: _hash(entry.id))[:limit]}
+        return [entry for entry in entries if entry.id in kept]
 
-    def _read(self, part: Part) -> list[Item]:
-        chosen: PartFiles = getattr(self.options.parts, part)
-        column, grouping, (number, shares) = self.options.id, self.options.cluster, chosen.share
-        renderer = Renderer(self.options, self.document)
-        items: dict[str, Item] = {}
-        for name in chosen.files:
+    def _read(self, part: Part) -> "list[Entry]":
+        entries: dict[str, Entry] = {}
+        for entry in self._share(getattr(self.options.parts, part)):
+            if entry.id in entries:
+                raise RequestError(self._problem(f"id '{entry.id}' occurs twice in part '{part}'", part))
+            entries[entry.id] = entry
+        if not entries:
+            raise RequestError(self._problem(f"part '{part}' has no items", part))
+        return list(entries.values())
+
+    def _share(self, chosen: PartFiles) -> "Iterator[Entry]":
+        """Items of a part."""
+        numbers, of = chosen.shares
+
+        def is_mine(identity: str, cluster: str | None) -> bool:
+            return _hash(identity if cluster is None else cluster) % of + 1 in numbers
+
+        harness = self.options.harness
+        if isinstance(harness, NamedTask):
+            from dft_search.evaluation.named import named_items  # imports the harness, which takes seconds
+
+            named = named_items(self.options, chosen.split, self.document)
+            yield from (entry for entry in named if is_mine(entry.id, entry.cluster))
+            return
+        renderer, names = Renderer(self.name, harness, self.document), Names(self.options, self.document)
+        for name in chosen.files or ():
             path = _expand(name, self.document)
             for row in read_rows(path, self.document):
-                for wanted in (column, grouping or column):
-                    if wanted not in row:
-                        near = nearest(wanted, row)
-                        raise RequestError(Problem(f"an item has no column '{wanted}'", file=path, nearest=near))
-                identity, cluster = str(row[column]), None if grouping is None else str(row[grouping])
-                if _hash(identity if cluster is None else cluster) % shares != number - 1:
-                    continue
-                if identity in items:
-                    raise RequestError(self._problem(f"id '{identity}' occurs twice in part '{part}'", part))
-                items[identity] = renderer.item(identity, row, cluster)
-        if not items:
-            raise RequestError(self._problem(f"part '{part}' has no items", part))
-        return list(items.values())
+                identity, cluster = names.of(row, path)
+                if is_mine(identity, cluster):
+                    yield renderer.item(identity, row, cluster)
 
-    def _check_disjoint(self, parts: dict[Part, list[Item]]) -> None:
+    def _check_disjoint(self, parts: "dict[Part, list[Entry]]") -> None:
         """Two parts share an item when the same prompt with the same choices is in both, whatever its id.
 
-        Nor may they share a cluster: questions about one article help with each other.
+        Data sets hold questions twice. Where two parts are shares of one source, a question of another id that a later
+        part has too is left out of the earlier one. Nor may parts share a cluster: questions about one article help
+        with each other.
         """
         homes: dict[str, Part] = {}
-        owners: dict[tuple[str, tuple[str, ...]], tuple[Part, str]] = {}
-        for part, items in parts.items():
-            for item in items:
-                other, identity = owners.setdefault((item.text, item.choices), (part, item.id))
+        owners: dict[object, tuple[Part, str]] = {}
+        for part in reversed(parts):
+            kept = []
+            for entry in parts[part]:
+                other, identity = owners.setdefault(_content(entry), (part, entry.id))
                 if other != part:
-                    message = f"parts '{other}' and '{part}' share an item (ids '{identity}' and '{item.id}')"
-                    raise RequestError(self._problem(message, part))
-                home = part if item.cluster is None else homes.setdefault(item.cluster, part)
+                    if identity != entry.id and self._source(part) == self._source(other):
+                        continue
+                    message = f"parts '{part}' and '{other}' share an item (ids '{entry.id}' and '{identity}')"
+                    raise RequestError(self._problem(message, other))
+                home = part if entry.cluster is None else homes.setdefault(entry.cluster, part)
                 if home != part:
                     raise RequestError(
-                        self._problem(f"parts '{home}' and '{part}' share cluster '{item.cluster}'", part)
+                        self._problem(f"parts '{part}' and '{home}' share cluster '{entry.cluster}'", home)
                     )
+                kept.append(entry)
+            parts[part] = kept
+
+    def _source(self, part: Part) -> object:
+        return getattr(self.options.parts, part).source
 
     def _problem(self, message: str, part: Part) -> Problem:
         return self.document.problem(f"{message} of task {self.name}", ("parts", part))
@@ -107,24 +140,63 @@ def load_task(name: str) -> Task:
         RequestError: there is no such task, or its file is wrong.
     """
     if name.endswith((".yaml", ".yml")):
-        path = expand_path(name)
-    elif name in task_names():
-        path = str(FOLDER / f"{name}.yaml")
+        document = load_document(expand_path(name))
+        if "variants" in document.data:
+            expected = "a file for each task"
+            raise RequestError(document.problem("holds several tasks", ("variants",), expected=expected))
+    elif (shipped := _shipped_task(name)) is not None:
+        document = shipped
     else:
         expected = "a task file (*.yaml) or one of " + ", ".join(task_names())
         raise RequestError(Problem(f"unknown task '{name}'", expected=expected, nearest=nearest(name, task_names())))
-    document = load_document(path)
     return Task(build(TaskFile, document), document)
 
 
 def task_names() -> list[str]:
     """Names of the tasks in this package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path != SUITES)
+    return sorted(name for path in _files() for name in _tasks_of(path))
 
 
+@cache
 def suites() -> dict[str, list[str]]:
     """Names of the tasks of each suite."""
     return load_document(SUITES).data
+
+
+def _files() -> list[Path]:
+    return sorted(path for path in FOLDER.glob("*.yaml") if path != SUITES)
+
+
+def _shipped_task(name: str) -> Document | None:
+    """A task in this package; the name of its file begins its own name, so only few files are read."""
+    homes = [path for path in _files() if name.startswith(path.stem)]
+    return next((tasks[name] for path in homes if name in (tasks := _tasks_of(path))), None)
+
+
+@cache
+def _tasks_of(path: Path) -> dict[str, Document]:
+    """By name the tasks of a file. One with ``variants`` holds a task for each of them, usually one a language."""
+    document = load_document(path)
+    variants = document.data.pop("variants", [{}])
+    filled = [_filled(document.data, values) for values in variants]
+    return {data["task"]: replace(document, data=data) for data in filled}
+
+
+def _filled(node: Any, values: Mapping[str, str]) -> Any:
+    """A copy in which ``<KEY>`` stands replaced by the variant's value of that key."""
+    if isinstance(node, dict):
+        return {key: _filled(value, values) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_filled(value, values) for value in node]
+    if isinstance(node, str):
+        for key, value in values.items():
+            node = node.replace(f"<{key}>", value)
+    return node
+
+
+def _content(entry: "Entry") -> object:
+    """What is asked; a task of the harness, whose questions are not rendered yet, goes by its document's id."""
+    return (entry.text, entry.choices) if isinstance(entry, Item) else entry.id
 
 
 def _hash(identity: str) -> int:

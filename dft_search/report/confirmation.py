@@ -74,7 +74,8 @@ def _arm(view: StudyView, name: str, source: int | None, settings: str, part: st
 def _scored_items(view: StudyView, trial: TrialView) -> dict[str, list[float]] | None:
     if not trial.test or not view.score_metrics or not all(trial.test_items.get(name) for name in view.score_metrics):
         return None
-    return {name: trial.test_items[name] for name in view.score_metrics}
+    # of a score that is no plain mean there are items that add up to it
+    return {name: trial.test_items.get(f"score/{name}", trial.test_items[name]) for name in view.score_metrics}
 
 
 def _clusters(view: StudyView, part: str) -> dict[str, list[str]]:

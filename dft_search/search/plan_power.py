@@ -61,7 +61,8 @@ def _scored_items(scoring: ScoringOptions) -> dict[str, PartItems]:
 def _assumed(scoring: ScoringOptions, items: Mapping[str, PartItems], seeds: int) -> tuple[Noise, str, str]:
     tasks = [chosen.task for chosen in chosen_tasks(scoring, "test")]
     metrics = {name: metric for task in tasks for name, metric in task.metrics.items()}
-    if not all(metrics.get(name) in PROPORTIONS for name in scoring.score.mean):
+    plain = scoring.score.is_plain and all(metrics.get(name) in PROPORTIONS for name in scoring.score.mean)
+    if not plain:
         said = "no earlier study with this model and score: items left out, deviation between seeds unknown"
         return Noise(2 / seeds, 0.0, 0.0, max(1, seeds - 1), 0), "seed deviations", said
     count = len(items)
@@ -82,7 +83,7 @@ def _earlier(definition: Definition) -> tuple[str, dict[str, Any]] | None:
             recipe = load_document(folder.study_file).data["recipe"]
             test = json.loads(folder.confirmation.read_text(encoding="utf-8"))["test"]
             same = recipe["model"]["path"] == definition.recipe.model.path
-            same = same and recipe["scoring"]["score"]["mean"] == _mean(definition)
+            same = same and recipe["scoring"]["score"] == _rule(definition)
         except (RequestError, OSError, ValueError, KeyError, TypeError):
             continue  # a folder that is no whole study has nothing to tell
         if same and test.get("noise") and test.get("seeds", 0) > 1 and test.get("clusters"):
@@ -90,9 +91,9 @@ def _earlier(definition: Definition) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def _mean(definition: Definition) -> list[str]:
+def _rule(definition: Definition) -> dict[str, Any]:
     assert definition.recipe.scoring is not None
-    return definition.recipe.scoring.score.mean
+    return definition.recipe.scoring.score.model_dump(exclude_none=True)
 
 
 def _confirmed() -> Iterator[StudyFolder]:

@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from conftest import MAX_LENGTH, make_model, make_tokenizer, scoring
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from dft_search.evaluation import Scorer, harness
+from dft_search.evaluation import Scorer, likelihoods, spread
+from dft_search.evaluation.harness import LiveLM
 from dft_search.models.live import LiveModel
+from tests.evaluation.conftest import MAX_LENGTH, make_model, make_tokenizer, scoring
+from tests.evaluation.samples import SEVEN, answers, instances
+
+MODES = ("gathered", "lock-step")
 
 
 class Wrapper(torch.nn.Module):
@@ -23,6 +27,27 @@ class Wrapper(torch.nn.Module):
     def __init__(self, model: torch.nn.Module):
         super().__init__()
         self.model = model
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=ids, labels=ids).loss
+
+
+class Counted:
+    """Counts the batches that this rank scores."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        score = likelihoods.score
+
+        def counted(live: LiveModel, batch: Any) -> Any:
+            self.batches += 1
+            return score(live, batch)
+
+        likelihoods.score = counted
+
+    def taken(self) -> int:
+        batches, self.batches = self.batches, 0
+        return batches
 
 
 def sharded(rank: int, world_size: int) -> LiveModel:
@@ -43,52 +68,94 @@ def shards(model: torch.nn.Module) -> list[torch.Tensor]:
     return [parameter.to_local().clone() for parameter in model.parameters()]
 
 
-def main(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
-    """Score, score again, score one item, fail on the last rank only, score once more."""
-    live = sharded(rank, world_size)
-    before = shards(live.model)
-    result: dict[str, Any] = {}
-    batches = 0
-    score_batch = harness._score
+def failure(lm: LiveLM, live: LiveModel, rank: int, world_size: int) -> str:
+    """What the ranks hear when the last one fails in the middle of its second pass."""
+    runs = 0
 
-    def counted(live: LiveModel, batch: Any) -> Any:
-        nonlocal batches
-        batches += 1
-        return score_batch(live, batch)
+    def fail(*_: Any) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 2:
+            raise ValueError("a broken block")
 
-    harness._score = counted
-    tasks = folder / "places.yaml", folder / "answers.yaml"
-    scorer = Scorer(scoring(["places.margin", "answers"], *tasks))
-    first = scorer.score(live, "steer")
-    result["batches"] = batches
-    result["scores"] = asdict(first)
-    result["again"] = scorer.score(live, "steer") == first
-
-    batches = 0
-    result["single"] = asdict(Scorer(scoring(["answers"], tasks[1], limit=1)).score(live, "steer"))
-    result["single_batches"] = batches
-
-    def failing(live: LiveModel, batch: Any) -> Any:
-        raise ValueError("a broken batch")
-
-    if rank == world_size - 1:
-        harness._score = failing
+    hook = live.model.model.layers[1].mlp.register_forward_hook(fail) if rank == world_size - 1 else None
     try:
-        scorer.score(live, "steer")
+        lm.loglikelihood(instances("loglikelihood", SEVEN))
     except (RuntimeError, ValueError) as error:
-        result["failure"] = f"{type(error).__name__}: {error}"
-    harness._score = counted
-    result["after_failure"] = scorer.score(live, "steer") == first
+        return f"{type(error).__name__}: {error}"
+    finally:
+        if hook is not None:
+            hook.remove()
+    return "nothing"
 
+
+def train(live: LiveModel) -> float:
+    """One forward and backward pass of the sharded model; the gradient's size."""
+    assert live.root is not None
+    live.root(torch.arange(3, 20)[None]).backward()
+    size = sum(float(parameter.grad.full_tensor().norm()) for parameter in live.model.parameters())
+    live.root.zero_grad()
+    return size
+
+
+def whole_within(live: LiveModel, mode: str) -> list[int]:
+    """How many parameters were whole while each block ran."""
+    found = []
+
+    def look(*_: Any) -> None:
+        found.append(sum(type(parameter).__name__ != "DTensor" for parameter in live.model.parameters()))
+
+    hooks = [block.mlp.register_forward_hook(look) for block in live.model.model.layers]
+    LiveLM(live, mode=mode).loglikelihood(instances("loglikelihood", SEVEN))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def look_at(live: LiveModel, mode: Any) -> dict[str, Any]:
+    """All requests, seven, one and none of each kind; then an error on one rank; then once more."""
+    before, counted, lm = shards(live.model), Counted(), LiveLM(live, mode=mode)
+    result: dict[str, Any] = {"all": answers(lm), "batches": counted.taken()}
+    result["seven"] = [list(found) for found in lm.loglikelihood(instances("loglikelihood", SEVEN))]
+    counted.taken()
+    result["one"] = answers(lm, SEVEN[:1], ["The cow"], [("The cat sat on", {"max_gen_toks": 7})])
+    result["one_batches"] = counted.taken()
+    result["trained"] = train(live) > 0  # one rank had no pass at all: the other must not wait for it
+    result["none"] = answers(lm, [], [], [])
+    result["failure"] = failure(lm, live, live.rank, live.world_size)
+    result["again"] = answers(lm) == result["all"]
+    result["trained_again"] = train(live) > 0
+    result["whole"] = whole_within(live, mode)
     result["sharded"] = all(type(parameter).__name__ == "DTensor" for parameter in live.model.parameters())
     result["unchanged"] = all(torch.equal(a, b) for a, b in zip(before, shards(live.model), strict=True))
     result["training"] = all(module.training for module in live.model.modules())
     return result
 
 
+def choice(live: LiveModel) -> dict[str, Any]:
+    """What ``auto`` decides when one rank alone has too little memory."""
+    enough = spread._free_bytes
+    found: dict[str, Any] = {"fits": spread.fits(live), "bytes": live.gathered_bytes()}
+    if live.rank == live.world_size - 1:
+        spread._free_bytes = lambda _: live.gathered_bytes()
+    found["narrow"] = spread.fits(live)
+    spread._free_bytes = enough
+    return found
+
+
+def main(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
+    """Everything that the tests ask about."""
+    live = sharded(rank, world_size)
+    result: dict[str, Any] = {mode: look_at(live, mode) for mode in MODES}
+    result["choice"] = choice(live)
+    tasks = folder / "places.yaml", folder / "answers.yaml"
+    result["scores"] = asdict(Scorer(scoring(["places.margin", "answers"], *tasks)).score(live, "steer"))
+    return result
+
+
 if __name__ == "__main__":
     rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store{world_size}", rank=rank, world_size=world_size)
     (folder / f"rank{rank}.json").write_text(json.dumps(main(rank, world_size, folder)), encoding="utf-8")
     dist.destroy_process_group()
     os._exit(0)  # gloo's threads may hold tensors still; freeing one of them as the interpreter ends aborts the process

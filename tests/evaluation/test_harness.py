@@ -2,29 +2,17 @@
 
 import pytest
 import torch
-from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from dft_search.config import RequestError
-from dft_search.evaluation import harness
+from dft_search.evaluation import likelihoods
 from dft_search.evaluation.harness import LiveLM
-from tests.evaluation.conftest import MAX_LENGTH, PLACES, SENTENCES, make_live, make_model
-
-PAIRS = [
-    *((sentence[: 3 * cut], sentence[3 * cut :]) for cut, sentence in enumerate(SENTENCES, 2)),  # cut inside words too
-    *(("The cat sat on", " " + place) for place in PLACES),
-    *(("The cat sat on ", place) for place in PLACES),  # the space moves to the continuation
-    *(("Which letter :", f" {letter}") for letter in "abcdefgh"),  # one-token continuations share one row
-    ("", "The bird sat"),  # no context
-    ("<s>The dog", " sat on the house"),  # special token in the text
-    (" ".join(SENTENCES), " and so on"),  # too long: loses its beginning
-    ("The cow", " sat on the river"),
-    ("The cow", " sat on the river and looked around"),
-]
+from tests.evaluation.conftest import MAX_LENGTH, SENTENCES, make_live, make_model
+from tests.evaluation.samples import PAIRS, answers, assert_same, instances
 
 
 def requests(pairs):
-    return [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
+    return instances("loglikelihood", pairs)
 
 
 def direct(model, context: list[int], continuation: list[int]) -> float:
@@ -34,16 +22,42 @@ def direct(model, context: list[int], continuation: list[int]) -> float:
     return sum(logits[len(context) - 1 + k, token].item() for k, token in enumerate(continuation))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_equals_hflm_sample_by_sample(family, tokenizer):
+@pytest.mark.parametrize(("family", "mode"), [("llama", "auto"), ("llama", "lock-step"), ("gemma2", "gathered")])
+def test_equals_hflm_sample_by_sample(family, mode, tokenizer):
     model = make_model(tokenizer, family, steps=60).eval()
-    reference = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3, max_length=MAX_LENGTH)
-    expected = reference.loglikelihood(requests(PAIRS), disable_tqdm=True)
-    found = LiveLM(make_live(model, tokenizer)).loglikelihood(requests(PAIRS))
+    expected = answers(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=MAX_LENGTH))
+    found = answers(LiveLM(make_live(model, tokenizer), mode=mode))
 
-    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
-    assert {greedy for _, greedy in found} == {True, False}
-    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=2e-5)
+    assert_same(found, expected)
+    assert {greedy for _, greedy in found["loglikelihood"]} == {True, False}
+    # stop strings and ends cut some texts short, and the model has something to say
+    assert len({len(text) for text in found["generate"]}) > 3
+
+
+def test_generation_stops_where_hflm_cuts(tokenizer):
+    """HFLM goes on until every row of a batch has stopped; one row's text must not depend on the others."""
+    model = make_model(tokenizer, steps=60).eval()
+    until = ["on", " sat on t", "the r", "t"]  # the second and third begin before another one ends
+    options = [{"until": until[:count], "max_gen_toks": 20} for count in range(1, 5)]
+    prompts = [(sentence[:9], given) for given in options for sentence in SENTENCES]
+    expected = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=7, max_length=MAX_LENGTH)
+    found = LiveLM(make_live(model, tokenizer)).generate_until(instances("generate_until", prompts))
+    assert found == expected.generate_until(instances("generate_until", prompts), disable_tqdm=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"do_sample": True, "temperature": 0.8}, "does not sample"),
+        ({"temperature": 0.8}, "does not sample"),
+        ({"num_beams": 4, "max_gen_toks": 8}, "no generation option 'num_beams'"),
+        ({"no_repeat_ngram_size": 2, "max_gen_toks": 8}, "no generation option 'no_repeat_ngram_size'"),
+        ({"max_gen_toks": MAX_LENGTH}, "48 new tokens are not possible"),
+    ],
+)
+def test_what_is_not_greedy_is_refused(live, options, message):
+    with pytest.raises(RequestError, match=message):
+        LiveLM(live).generate_until(instances("generate_until", [("The cat", options)]))
 
 
 def test_continuation_that_merges_into_the_context_is_scored_by_itself(live):
@@ -67,7 +81,7 @@ def test_overlong_continuation_is_scored_up_to_the_window(live, caplog):
 
 def test_head_sees_only_needed_positions_a_few_at_a_time(live, monkeypatch):
     whole = LiveLM(live).loglikelihood(requests(PAIRS))
-    monkeypatch.setattr(harness, "LOGITS_AT_ONCE", 5 * live.model.lm_head.weight.shape[0])
+    monkeypatch.setattr(likelihoods, "LOGITS_AT_ONCE", 5 * live.model.lm_head.weight.shape[0])
     seen = []
     hook = live.model.lm_head.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
     chunked = LiveLM(live).loglikelihood(requests(PAIRS))

@@ -1,4 +1,4 @@
-"""Scores of a model that is sharded over two processes against one process with the whole model."""
+"""A model that is sharded over two processes against HFLM and one process with the whole model."""
 
 import json
 import os
@@ -8,11 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from lm_eval.models.huggingface import HFLM
 
 from dft_search.evaluation import Scorer
-from tests.evaluation.conftest import make_answers, make_live, make_model, make_task, scoring
+from tests.evaluation.conftest import MAX_LENGTH, make_answers, make_live, make_model, make_task, scoring
+from tests.evaluation.samples import SEVEN, answers, assert_same
 
 REPOSITORY = Path(__file__).parents[2]
+MODES = ("gathered", "lock-step")
+PARAMETERS = 21  # of two blocks of 9 each, embedding, norm and head
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def ranks(folder):
         for rank in range(2)
     ]
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=180)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -43,37 +47,70 @@ def ranks(folder):
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
-def whole(folder, tokenizer, score, *names, limit=None):
-    live = make_live(make_model(tokenizer, dropout=0.5, steps=3), tokenizer)
-    tasks = [folder / f"{name}.yaml" for name in names]
-    return asdict(Scorer(scoring(score, *tasks, limit=limit)).score(live, "steer"))
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """The whole model."""
+    return make_model(tokenizer, dropout=0.5, steps=3).eval()
 
 
-def assert_same(found, expected):
-    assert found["items"].keys() == expected["items"].keys()
-    for name, items in expected["items"].items():
-        assert found["items"][name] == pytest.approx(items, abs=1e-6)
-    for name, score in expected["values"].items():
-        assert found["values"][name] == pytest.approx(score, abs=1e-6)
+@pytest.fixture(scope="module")
+def expected(model, tokenizer):
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=MAX_LENGTH)
 
 
-def test_both_ranks_hold_the_scores_of_one_process(ranks, folder, tokenizer):
-    expected = whole(folder, tokenizer, ["places.margin", "answers"], "places", "answers")
+@pytest.mark.parametrize("mode", MODES)
+def test_both_ranks_answer_as_hflm(ranks, expected, mode):
+    found = [rank[mode] for rank in ranks]
+    assert_same(found[0]["all"], answers(expected))
+    assert found[0]["all"] == found[1]["all"], "to the last bit"
+    assert min(rank["batches"] for rank in found) > 0, "the work must be spread"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_unequal_work_ends(ranks, expected, mode):
+    one = answers(expected, SEVEN[:1], ["The cow"], [("The cat sat on", {"max_gen_toks": 7})])
+    seven = answers(expected, SEVEN, [], [])["loglikelihood"]
+    for rank in ranks:
+        assert_same(rank[mode]["one"], one)
+        assert_same({**one, "loglikelihood": rank[mode]["seven"]}, {**one, "loglikelihood": seven})
+        assert rank[mode]["none"] == {"loglikelihood": [], "rolling": [], "generate": []}
+        assert rank[mode]["trained"], "the next training step must find the ranks together"
+    # a pair and a text: one request leaves a rank without work
+    assert [rank[mode]["one_batches"] for rank in ranks] == [2, 0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_error_on_one_rank_is_raised_on_both(ranks, mode):
+    assert ranks[1][mode]["failure"] == "ValueError: a broken block"
+    assert ranks[0][mode]["failure"] == "RuntimeError: scoring failed on rank 1: ValueError: a broken block"
+
+
+@pytest.mark.parametrize("what", ["again", "trained_again", "sharded", "unchanged", "training"])
+@pytest.mark.parametrize("mode", MODES)
+def test_scoring_leaves_the_shards_as_they_were(ranks, mode, what):
+    assert [rank[mode][what] for rank in ranks] == [True, True]
+
+
+def test_in_lock_step_one_block_is_whole_at_a_time(ranks):
+    for rank in ranks:
+        assert set(rank["gathered"]["whole"]) == {PARAMETERS}
+        # the next block is on its way while one computes, and is whole only when its turn comes
+        assert set(rank["lock-step"]["whole"]) == {12}
+
+
+def test_weights_are_gathered_only_where_they_fit_on_every_rank(ranks, model):
+    for rank in ranks:
+        needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+        assert rank["choice"] == {"fits": True, "bytes": needed, "narrow": False}
+
+
+def test_both_ranks_hold_the_scores_of_one_process(ranks, folder, model, tokenizer):
+    tasks = [folder / f"{name}.yaml" for name in ("places", "answers")]
+    whole = asdict(Scorer(scoring(["places.margin", "answers"], *tasks)).score(make_live(model, tokenizer), "steer"))
     assert ranks[0]["scores"] == ranks[1]["scores"]
-    assert_same(ranks[0]["scores"], expected)
-
-
-def test_the_work_is_spread_unequally_and_ends(ranks, folder, tokenizer):
-    assert min(rank["batches"] for rank in ranks) > 0
-    assert [rank["single_batches"] for rank in ranks] == [1, 0], "one request must leave a rank without work"
-    assert_same(ranks[1]["single"], whole(folder, tokenizer, ["answers"], "answers", limit=1))
-
-
-def test_an_error_on_one_rank_is_raised_on_both(ranks):
-    assert ranks[1]["failure"] == "ValueError: a broken batch"
-    assert ranks[0]["failure"] == "RuntimeError: scoring failed on rank 1: ValueError: a broken batch"
-
-
-@pytest.mark.parametrize("what", ["again", "after_failure", "sharded", "unchanged", "training"])
-def test_scoring_leaves_the_shards_as_they_were(ranks, what):
-    assert [rank[what] for rank in ranks] == [True, True]
+    found = ranks[0]["scores"]
+    assert found["items"].keys() == whole["items"].keys()
+    for name, items in whole["items"].items():
+        assert found["items"][name] == pytest.approx(items, abs=1e-6)
+    for name, score in whole["values"].items():
+        assert found["values"][name] == pytest.approx(score, abs=1e-6)

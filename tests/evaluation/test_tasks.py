@@ -1,5 +1,6 @@
 """Task files: parts that share nothing, stable shares and limits, and one clear line for every mistake."""
 
+import gzip
 import json
 
 import pytest
@@ -116,6 +117,8 @@ HARNESS = {
     "doc_to_target": "answer",
 }
 
+GENERATES = {"output_type": "generate_until", "doc_to_text": "prompt", "doc_to_target": "choices"}
+
 
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -123,11 +126,23 @@ HARNESS = {
         ({"metric": "accuracy"}, "multiple_choice yields no metric 'accuracy', only acc, acc_norm, margin"),
         ({"metrics": ["acc"]}, "a metric is named twice"),
         ({"task": "a/b"}, "text that matches"),
-        ({"harness": {**HARNESS, "output_type": "generate_until"}}, "'generate_until' is not allowed"),
+        ({"harness": {**HARNESS, "output_type": "generated_until"}}, "did you mean 'generate_until'?"),
+        ({"harness": {**HARNESS, "output_type": "generate_until"}, "metric": "f1"}, "doc_to_choice belongs to"),
+        ({"harness": {**HARNESS, "generation_kwargs": {"until": ["x"]}}}, "belong to generate_until"),
+        ({"harness": {**GENERATES, "generation_kwargs": {"until": [""]}}, "metric": "f1", "metrics": []}, "not empty"),
+        ({"harness": GENERATES, "metric": "acc", "metrics": []}, "yields no metric 'acc', only f1, exact_match,"),
+        ({"harness": GENERATES, "metric": "comet", "metrics": []}, "the metric comet needs doc_to_source"),
+        (
+            {"harness": GENERATES, "metric": "f1", "metrics": [], "language": "xx", "normalizer": "mlqa"},
+            "mlqa knows ar,",
+        ),
+        ({"harness": {**HARNESS, "doc_to_target": None}}, "doc_to_target is required"),
         ({"harness": {**HARNESS, "doc_to_choice": None}}, "multiple_choice needs it"),
         ({"harness": {**HARNESS, "doc_to_txt": "x"}}, "did you mean 'doc_to_text'?"),
         ({"parts": {"dev": {"files": ["x"]}}}, "unknown key"),
         ({"parts": {"steer": {"files": []}}}, "at least 1 entries"),
+        ({"parts": {"steer": {"items": "1/2"}}}, "a part needs files"),
+        ({"parts": {"steer": {"files": ["x"], "split": "test"}}}, "split belongs to a task of the harness"),
         ({"parts": {"steer": {"files": ["x"], "items": "3/2"}}}, "there is no share 3/2"),
     ],
 )
@@ -153,6 +168,67 @@ def test_templates_are_rendered_in_a_sandbox(tmp_path, template, message):
     with pytest.raises(RequestError) as error:
         load_task(str(path)).items("steer")
     assert message in str(error.value)
+
+
+def test_a_question_that_a_file_holds_twice_stays_in_the_later_part(tmp_path):
+    doubled = [{**row, "prompt": f"question {row['id'] % 150}"} for row in rows(300)]
+    task = one_file(tmp_path, doubled, steer="1/3", select="2/3", test="3/3")
+    asked = {part: {item.text for item in task.items(part)} for part in PARTS}
+    assert not any(asked[one] & asked[other] for one in PARTS for other in PARTS if one != other)
+    whole = one_file(tmp_path, doubled, test="3/3")
+    assert task.items("test") == whole.items("test") and len(set.union(*asked.values())) == 150
+
+
+def test_a_share_may_be_a_range(tmp_path):
+    task = one_file(tmp_path, rows(300), steer="1/10", select="2/10", test="3-10/10")
+    ids = {part: {item.id for item in task.items(part)} for part in PARTS}
+    assert len(set.union(*ids.values())) == sum(map(len, ids.values())) == 300 and len(ids["test"]) > 200
+
+
+def test_ids_clusters_and_lists_may_be_templates(tmp_path):
+    harness = {**HARNESS, "doc_to_choice": "{{ choices | tojson }}"}
+    changed = {"id": "{{ position }}#{{ answer }}", "cluster": "{{ position // 4 }}", "harness": harness}
+    task = load_task(str(make_task(tmp_path, **changed)))
+    items = task.items("steer")
+    assert [item.id for item in items[:3]] == ["0#0", "1#1", "2#0"]
+    assert [item.cluster for item in items[:5]] == ["0", "0", "0", "0", "1"]
+    assert items[0].choices == ("the mat", "the house")
+
+
+def test_files_in_the_form_of_squad_and_packed_ones(tmp_path):
+    questions = [
+        {"id": f"q{k}", "question": f"Q {k} ?", "answers": [{"text": "a", "answer_start": 0}]} for k in range(4)
+    ]
+    articles = [
+        {"title": f"T{n}", "paragraphs": [{"context": "a b", "qas": questions[2 * n : 2 * n + 2]}]} for n in (0, 1)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps({"data": articles, "version": "1.1"}))
+    changed = {
+        "metric": "f1",
+        "metrics": [],
+        "cluster": "title",
+        "parts": {"steer": {"files": ["rows.json"]}},
+        "harness": {**GENERATES, "doc_to_text": "{{ context }} {{ question }}", "doc_to_target": "answers"},
+    }
+    items = load_task(str(make_task(tmp_path, **changed))).items("steer")
+    assert [(item.id, item.text, item.choices, item.cluster) for item in items[1:3]] == [
+        ("q1", "a b Q 1 ?", ("a",), "T0"),
+        ("q2", "a b Q 2 ?", ("a",), "T1"),
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps({"data": [{"title": "T"}]}))
+    with pytest.raises(RequestError, match="has not the form of SQuAD: 'paragraphs'"):
+        load_task(str(make_task(tmp_path, **changed))).items("steer")
+
+    lines = [{"id": 1, "prompt": "q", "choices": ["x", "", "x"]}, {"id": 2, "prompt": "r", "choices": []}]
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
+    packed = {**changed, "parts": {"steer": {"files": ["rows.jsonl.gz"]}}, "cluster": None, "harness": GENERATES}
+    assert [item.choices for item in load_task(str(make_task(tmp_path, **packed))).items("steer")] == [("x", ""), ("",)]
+
+
+def test_a_shipped_file_of_several_tasks_has_no_path(tmp_path):
+    path = make_task(tmp_path, variants=[{"language": "en"}])
+    with pytest.raises(RequestError, match="variants: holds several tasks"):
+        load_task(str(path))
 
 
 def test_a_missing_part_is_refused(tmp_path):

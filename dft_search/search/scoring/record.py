@@ -31,6 +31,7 @@ def record(request: Request, found: dict[str, Any], files: list[Path]) -> str:
         "dtype": target.base.dtype,
         "split": request.asked.split,
         "limit": request.asked.limit,
+        "alpaca_wrap": request.asked.alpaca_wrap,
         **{f"version/{row['task']}": row["version"] for row in found["scores"]},
     }
     tags = {"phase": PHASE, "outcome": "completed"}

@@ -27,6 +27,7 @@ class Asked:
         model: what ``find_target`` takes.
         tasks: suites, tasks and task files.
         split: dev (steer and select), steer, select or test.
+        alpaca_wrap: put the prompts of tasks into the Alpaca template.
         judge: a judge file.
         base: of an adapter or a checkpoint, where it does not lie where it says.
         max_length: tokens that the model is given at most; by default its window.
@@ -38,6 +39,7 @@ class Asked:
     tasks: Sequence[str] = ()
     split: str = "dev"
     limit: int | None = None
+    alpaca_wrap: bool = False
     judge: str | None = None
     base: str | None = None
     dtype: str | None = None
@@ -92,7 +94,8 @@ def read_request(asked: Asked) -> Request:
             Problem("is required", key="--tasks", expected="a suite, a task, a task file (or --judge FILE)")
         )
     try:
-        wanted = wanted_tasks(asked.tasks, asked.split, asked.limit) if asked.tasks else []
+        if asked.tasks:
+            wanted = wanted_tasks(asked.tasks, asked.split, asked.limit, alpaca_wrap=asked.alpaca_wrap)
     except RequestError as error:
         problems += error.problems
     judge = opponent = None

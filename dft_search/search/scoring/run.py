@@ -9,7 +9,6 @@ import torch
 
 from dft_search.config import InfrastructureError, Interrupted, Problem, RequestError, home
 from dft_search.config.files import write_json, write_text
-from dft_search.evaluation.samples import Sample
 from dft_search.evaluation.scorer import Scorer
 from dft_search.evaluation.scores import Score, Scores
 from dft_search.models.live import LiveModel
@@ -18,7 +17,7 @@ from dft_search.search.scoring.judging import Judging, opponent_answers
 from dft_search.search.scoring.load import load_target, tokenizer_of
 from dft_search.search.scoring.record import record
 from dft_search.search.scoring.request import Asked, Request, read_request
-from dft_search.search.scoring.table import score_rows
+from dft_search.search.scoring.table import sample_line, score_rows
 from dft_search.search.scoring.wanted import Wanted
 from dft_search.tracking.audit import check_access
 from dft_search.training.micro import is_out_of_memory
@@ -102,15 +101,15 @@ class _Evaluation:
             "items": wanted.items.digest,
             "part": wanted.part,
             "limit": wanted.limit,
+            "alpaca_wrap": bool(wanted.options.alpaca_wrap),
         }
         entry = self.cache.read(about) if self.session.rank == 0 else None
         kept = bool(self.session.agree(int(entry is not None)))
         if not kept:
-            samples: dict[str, list[Sample]] = {}
             self.say(f"{title}: {len(wanted.items.ids)} items")
-            scores = Scorer(wanted.options).score(self._model(), wanted.part, samples)
+            scores = Scorer(wanted.options, samples=True).score(self._model(), wanted.part)
             values = {name: asdict(score) for name, score in scores.values.items()}
-            entry = Entry({"scores": values}, samples[wanted.task.name])
+            entry = Entry({"scores": values}, [sample_line(sample) for sample in scores.samples[wanted.task.name]])
             if self.session.rank == 0:
                 self.cache.write(about, entry)
         if self.session.rank == 0:

@@ -1,8 +1,8 @@
-"""The rows of an evaluation's table: one for every metric of every task and part."""
+"""What is told of a task: a row for every metric, and a line of the sample log for every item."""
 
 from typing import Any
 
-from dft_search.evaluation.scores import Scores
+from dft_search.evaluation.scores import Sample, Scores
 from dft_search.search.scoring.wanted import Wanted
 
 Row = dict[str, Any]
@@ -33,3 +33,16 @@ def score_rows(wanted: Wanted, scores: Scores, *, kept: bool) -> list[Row]:
             }
         )
     return rows
+
+
+def sample_line(sample: Sample) -> Row:
+    """An item of a sample log: {id, prompt, choices, log_likelihoods and target, or generation, values}.
+
+    ``target`` is the index of the right choice; a generated answer is compared with all of ``choices``.
+    """
+    line: Row = {"id": sample.id, "prompt": sample.prompt, "choices": list(sample.choices)}
+    if sample.output is None:
+        line |= {"log_likelihoods": list(sample.likelihoods), "target": sample.answer}
+    else:
+        line["generation"] = sample.output
+    return {**line, "values": sample.values}

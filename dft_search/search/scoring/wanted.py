@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dft_search.config import Problem, RequestError, expand_path, nearest
+from dft_search.evaluation.comet import missing_comet
 from dft_search.evaluation.options import DEV_PARTS, Part, ScoreRule, ScoringOptions, TaskChoice
 from dft_search.evaluation.parts import PartItems, part_items
 from dft_search.evaluation.tasks import Task, load_task, suites, task_names
@@ -45,13 +46,14 @@ class Wanted:
         return hashlib.sha256(self.task.options.model_dump_json().encode()).hexdigest()[:16]
 
 
-def wanted_tasks(names: Sequence[str], split: str, limit: int | None) -> list[Wanted]:
+def wanted_tasks(names: Sequence[str], split: str, limit: int | None, *, alpaca_wrap: bool = False) -> list[Wanted]:
     """Tasks by suite, name or file, on the parts of a split. A task that is asked for twice is scored once.
 
     Args:
         names: as the user gives them; commas separate several in one.
         split: one of ``SPLITS``.
         limit: at most this many items of each task and part.
+        alpaca_wrap: put prompts into the Alpaca template.
 
     Raises:
         RequestError: with every name that is unknown and every task without such a part or without its files.
@@ -71,11 +73,13 @@ def wanted_tasks(names: Sequence[str], split: str, limit: int | None) -> list[Wa
             continue
         chosen.setdefault(task.name, TaskChoice(task=path, limit=limit))
         loaded.setdefault(task.name, task)
+    if any("comet" in task.options.all_metrics for task in loaded.values()) and (missing := missing_comet()):
+        problems.append(missing)
     found: list[Wanted] = []
     if not problems:
         for name, choice in chosen.items():
             try:
-                found += _parts(loaded[name], choice, SPLITS[split])
+                found += _parts(loaded[name], choice, SPLITS[split], alpaca_wrap)
             except RequestError as error:
                 problems += error.problems
     if problems:
@@ -102,9 +106,10 @@ def _expanded(names: Sequence[str], problems: list[Problem]) -> list[str]:
     return found
 
 
-def _parts(task: Task, choice: TaskChoice, parts: tuple[Part, ...]) -> list[Wanted]:
+def _parts(task: Task, choice: TaskChoice, parts: tuple[Part, ...], alpaca_wrap: bool) -> list[Wanted]:
     """The task on those of the parts that it has."""
-    options = ScoringOptions(dev=[choice], test=[choice], score=ScoreRule(mean=[task.name]))
+    rule = ScoreRule(mean=[task.name])
+    options = ScoringOptions(dev=[choice], test=[choice], score=rule, alpaca_wrap=alpaca_wrap or None)
     there = [part for part in ("steer", "select", "test") if getattr(task.options.parts, part) is not None]
     asked = [part for part in parts if part in there]
     if not asked:

@@ -125,10 +125,10 @@ def test_finished_work_is_kept_and_nothing_else(world, task, home, unscored, tmp
     unscored.clear()
     assert scores(*command, "--fresh") == first and unscored == ["steer", "select"]
     unscored.clear()
-    for different in (["--limit", "3"], ["--dtype", "float64"], ["--max-length", "64"]):
+    for different in (["--limit", "3"], ["--dtype", "float64"], ["--max-length", "64"], ["--alpaca-wrap"]):
         scores(*command, "--split", "steer", *different)
     scores(world / "tied", "--tasks", task, "--split", "steer")
-    assert unscored == ["steer"] * 4
+    assert unscored == ["steer"] * 5
 
 
 def test_a_changed_task_or_model_is_scored_anew(world, home, unscored, tmp_path):
