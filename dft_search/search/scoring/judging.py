@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dft_search.config import Document, RequestError
 from dft_search.config.files import write_json, write_text
 from dft_search.evaluation.judge.answers import generate
 from dft_search.evaluation.judge.comparison import Judge, compare
@@ -38,6 +39,7 @@ class Judging:
         document, self.options = request.judge
         self.request, self.say = request, say
         self.prompts: list[Prompt] = read_prompts(self.options, document)
+        self._check_room(document)
         self.theirs: list[str] | None = None
         if self.options.opponent.file is not None:
             self.theirs = read_answers(self.options.opponent, self.prompts, document)
@@ -49,6 +51,14 @@ class Judging:
         if given.model is not None:
             self._local = find_target(given.model.path, dtype=given.model.dtype)
         self.folder = request.folder / "judge" / self.options.name
+
+    def _check_room(self, document: Document) -> None:
+        """Refuse answers that leave no room for a prompt in a model's window."""
+        targets = [target for target in (self.request.target, self.request.opponent) if target is not None]
+        room = min(self.request.length(target) for target in targets)
+        if self.options.max_new_tokens >= room:
+            message = f"{self.options.max_new_tokens} leave no room for a prompt"
+            raise RequestError(document.problem(message, ("max_new_tokens",), expected=f"less than {room}"))
 
     def answer(self, target: Target, session: Session, cache: Cache, loaded: LiveModel | None, who: str) -> list[str]:
         """The answers of a model, from the cache as far as they are there. Collective."""
@@ -62,7 +72,7 @@ class Judging:
             if not session.agree(int(entry is not None)):
                 if loaded is None:
                     self.say(f"Loading {target.name}")
-                    loaded = load_target(target, session, self.request.max_length, tokenizer)
+                    loaded = load_target(target, session, self.request.length(target), tokenizer)
                 self.say(f"{who}: answers {start + 1} to {start + len(some)} of {len(self.prompts)}")
                 answers_here = generate(loaded, some, self.options.max_new_tokens)
                 entry = Entry({}, [{"answer": answer} for answer in answers_here])

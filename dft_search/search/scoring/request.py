@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dft_search.models.loading import raw_config
 from dft_search.search.scoring.target import Target, find_target
 from dft_search.search.scoring.wanted import Wanted, wanted_tasks
 from dft_search.tracking.uri import check_uri, resolve_uri
+from dft_search.training.base import hash_files
 
 LONGEST = 2048  # tokens, of a model that does not say how many it can read
 
@@ -66,7 +67,11 @@ class Request:
     max_length: int
     uri: str | None
     folder: Path
-    opponent: Target | None = field(default=None)
+    opponent: Target | None = None
+
+    def length(self, target: Target) -> int:
+        """Tokens that a model is given at most: what was asked for, as far as it can read them."""
+        return min(self.max_length, window_of(target))
 
     def about(self, target: Target, tokenizer: Any) -> dict[str, Any] | None:
         """All of a model that decides about its scores; None when its weights cannot be told from others."""
@@ -76,7 +81,8 @@ class Request:
             "model": target.fingerprint,
             "tokenizer": tokenizer_digest(tokenizer),
             "dtype": target.base.dtype,
-            "max_length": self.max_length,
+            "max_length": self.length(target),
+            "generation": _generation_digest(target),
             "versions": {"dft-search": dft_search.__version__, "lm-eval": metadata.version("lm-eval")},
         }
 
@@ -119,6 +125,12 @@ def tokenizer_digest(tokenizer: Any) -> str:
     inside = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
     text = "\n".join([type(tokenizer).__name__, str(tokenizer.special_tokens_map), inside])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _generation_digest(target: Target) -> str | None:
+    """Of a folder's generation settings, which are not among its weights; a hub model's commit tells them."""
+    file = Path(expand_path(target.base.path)) / "generation_config.json"
+    return hash_files([file]) if file.is_file() else None
 
 
 def window_of(target: Target) -> int:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from dft_search.config import Problem, RequestError, expand_path, nearest
 from dft_search.evaluation.comet import missing_comet
@@ -11,7 +10,6 @@ from dft_search.evaluation.options import DEV_PARTS, Part, ScoreRule, ScoringOpt
 from dft_search.evaluation.parts import PartItems, part_items
 from dft_search.evaluation.tasks import Task, load_task, suites, task_names
 
-Split = Literal["dev", "steer", "select", "test"]
 SPLITS: dict[str, tuple[Part, ...]] = {
     "dev": DEV_PARTS,
     "steer": ("steer",),

@@ -104,6 +104,12 @@ def test_a_judge_that_only_lies_ends_in_1(world, home):
     assert "win rate " not in result.stdout.replace("Win rate", "")
 
 
+def test_answers_that_leave_no_room_are_refused(world, home):
+    file = judge_file(world, home.parent, endpoint("http://127.0.0.1:9/v1"), max_new_tokens=256)
+    said = invoke(world / "llama", "--judge", file, code=2).stderr
+    assert "judge.yaml" in said and "max_new_tokens: 256 leave no room for a prompt (expected less than 256)" in said
+
+
 def test_a_local_model_and_a_file_judge_too(world, home):
     local = judge_file(world, home.parent, {"model": {"path": str(world / "tied"), "dtype": "float32"}})
     found = json.loads(invoke(world / "llama", "--judge", local, "--no-tracking", "--json").stdout)["judge"]
