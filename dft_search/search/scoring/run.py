@@ -44,11 +44,10 @@ def evaluate(asked: Asked, say: Say = lambda _: None) -> tuple[dict[str, Any], P
     """
     request = read_request(asked)
     judging = Judging(request, say) if request.judge is not None else None
-    device = _device(asked.device)
-    if request.uri is not None:
-        check_access(request.uri)
-    session = Session.from_environment(device)
+    session = Session.from_environment(_device(asked.device))
     try:
+        if request.uri is not None and session.rank == 0:  # two that make an SQLite file at once would collide
+            check_access(request.uri)
         return _Evaluation(request, session, say if session.rank == 0 else lambda _: None).run(judging)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished tasks are kept, and the same command goes on") from None
@@ -172,4 +171,4 @@ def _device(name: str | None) -> torch.device | None:
         raise RequestError(
             Problem(f"there is no '{name}' here", key="--device", expected=f"one of {count} GPUs, or cpu")
         )
-    return device
+    return None if device.type == "cuda" and device.index is None else device  # a rank has a GPU of its own
