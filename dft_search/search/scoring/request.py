@@ -116,7 +116,13 @@ def read_request(asked: Asked) -> Request:
     if problems:
         raise RequestError(problems)
     target = find_target(asked.model, asked.base, asked.dtype)
-    return Request(asked, target, wanted, judge, _max_length(asked, target), uri, _folder(asked, target), opponent)
+    length = _max_length(asked, target)
+    if without := [one.task.name for one in wanted if one.new_tokens >= length]:
+        names = ", ".join(dict.fromkeys(without))
+        message = f"{names}: answers of {max(one.new_tokens for one in wanted)} tokens leave no room for a prompt"
+        expected = f"tasks whose answers are shorter than the {length} tokens that the model reads"
+        raise RequestError(Problem(message, key="--tasks", expected=expected))
+    return Request(asked, target, wanted, judge, length, uri, _folder(asked, target), opponent)
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

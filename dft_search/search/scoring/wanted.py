@@ -8,6 +8,7 @@ from dft_search.config import Problem, RequestError, expand_path, nearest
 from dft_search.evaluation.comet import missing_comet
 from dft_search.evaluation.options import DEV_PARTS, Part, ScoreRule, ScoringOptions, TaskChoice
 from dft_search.evaluation.parts import PartItems, part_items
+from dft_search.evaluation.taskfile import GenerationOptions, HarnessOptions
 from dft_search.evaluation.tasks import Task, load_task, suites, task_names
 
 SPLITS: dict[str, tuple[Part, ...]] = {
@@ -37,6 +38,14 @@ class Wanted:
     def name(self) -> str:
         """``TASK.PART``, of files and lines."""
         return f"{self.task.name}.{self.part}"
+
+    @property
+    def new_tokens(self) -> int:
+        """Length of a generated answer at most; 0 where none is, or where the harness's own task says it."""
+        harness = self.task.options.harness
+        if not isinstance(harness, HarnessOptions) or harness.output_type != "generate_until":
+            return 0
+        return (harness.generation_kwargs or GenerationOptions()).max_gen_toks
 
     @property
     def digest(self) -> str:

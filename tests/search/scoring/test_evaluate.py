@@ -273,6 +273,26 @@ def test_a_part_that_a_task_has_not(world, home, tmp_path):
     assert "has no part for this split" in error and "--split test" in error
 
 
+def test_generated_answers_are_scored_kept_and_logged(world, home, tmp_path, unscored):
+    task = write_questions(tmp_path)
+    told = load_document(task).data
+    harness = {"output_type": "generate_until", "doc_to_text": "prompt", "doc_to_target": "{{ choices[answer] }}"}
+    about = {"metric": "f1", "metrics": ["exact_match"]}
+    asked = {"generation_kwargs": {"max_gen_toks": 5}}
+    task.write_text(to_yaml({**told, **about, "harness": {**harness, **asked}}))
+    command = (world / "llama", "--tasks", task, "--split", "test", "--limit", "3", "--out", tmp_path / "out")
+    first = scores(*command)
+    assert set(first) == {"test/tiny_questions", "test/tiny_questions.exact_match"}
+    samples = (tmp_path / "out" / "samples" / "tiny_questions.test.jsonl").read_text().splitlines()
+    for sample in map(json.loads, samples):
+        assert set(sample) == {"id", "prompt", "choices", "generation", "values"} and len(sample["choices"]) == 1
+    assert scores(*command) == first and unscored == ["test"]
+    asked = {"generation_kwargs": {"max_gen_toks": 256}}
+    task.write_text(to_yaml({**told, **about, "harness": {**harness, **asked}}))
+    said = invoke(*command, code=2).stderr
+    assert "--tasks: tiny_questions: answers of 256 tokens leave no room for a prompt" in said
+
+
 @pytest.mark.slow
 def test_two_ranks_score_like_one(world, task, tmp_path):
     """Under torchrun the model is sharded over the ranks; one document comes out, and one set of kept results."""
