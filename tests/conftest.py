@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytest.register_assert_rewrite("tests.search.disturbed")  # it asserts for others: a failure says what differed
+
 # Before anything imports torch or Ray. Every process that a test starts inherits the mark, so leftovers can be told.
 MARK = "DFT_SEARCH_TEST_SESSION"
 os.environ[MARK] = uuid.uuid4().hex

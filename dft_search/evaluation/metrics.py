@@ -93,14 +93,13 @@ def answer_metrics(answer: Scored, characters: int) -> dict[str, float]:
     }
 
 
-def chance_level(metric: Metric, name: str, choices: Sequence[int]) -> float | None:
+def chance_level(metric: str, choices: Sequence[int]) -> float | None:
     """Expected value under blind guessing; None for a metric that has no such level.
 
     Args:
-        metric: of the table.
-        name: its name.
+        metric: name of the metric.
         choices: number of choices of each item.
     """
-    if name in ("acc", "acc_norm") and choices:
+    if metric in ("acc", "acc_norm") and choices:
         return math.fsum(1 / number for number in choices) / len(choices)
-    return metric.floor
+    return next(table[metric].floor for table in METRICS.values() if metric in table)

@@ -1,23 +1,19 @@
 """Tasks of lm-evaluation-harness by name: its own data set, prompts and answers, from the hub or from local files."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import datasets
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from dft_search.config import Document, Problem, RequestError, nearest
 from dft_search.evaluation.harness_task import Asking
+from dft_search.evaluation.hub import load_splits
 from dft_search.evaluation.items import Item, Names, Row
 from dft_search.evaluation.taskfile import NamedTask, TaskFile
-
-LOCAL = "hub"  # folder in DFT_SEARCH_DATA with copies of hub data sets: hub/ORG/NAME, or hub/ORG/NAME/CONFIGURATION
 
 
 @dataclass
@@ -27,12 +23,14 @@ class NamedItem:
     Attributes:
         id: of the item.
         cluster: of the items that belong together, or None.
+        split: of the task's data; None for the one that the harness evaluates.
         task: the harness's task.
         doc: the document.
     """
 
     id: str
     cluster: str | None
+    split: str | None
     task: "HubTask"
     doc: Row
     _item: Item | None = field(default=None, repr=False)
@@ -70,7 +68,7 @@ class HubTask(ConfigurableTask):
     def download(self, *_: Any, **__: Any) -> None:
         """Read the data set. Raises RequestError when it is neither here nor on the hub."""
         arguments = {k: v for k, v in (self.config.dataset_kwargs or {}).items() if k != "trust_remote_code"}
-        self.dataset = _load(self.config.dataset_path, self.config.dataset_name, tuple(sorted(arguments.items())))
+        self.dataset = load_splits(self.config.dataset_path, self.config.dataset_name, arguments)
 
     def fewshot_docs(self) -> None:
         """Questions are asked without examples."""
@@ -101,7 +99,7 @@ def named_items(options: TaskFile, split: str | None, document: Document) -> Ite
         for position, doc in enumerate(docs):
             row = {"position": position, "subtask": task.task_name, **doc}
             identity, cluster = names.of(row, task.task_name)
-            yield NamedItem(identity, cluster, task, doc)
+            yield NamedItem(identity, cluster, split, task, doc)
 
 
 @cache
@@ -140,49 +138,10 @@ def _build(name: str, manager: TaskManager, named: NamedTask, document: Document
     except RequestError as error:
         problem = error.problems[0]
         raise RequestError(document.problem(problem.message, ("harness", "task"), expected=problem.expected)) from None
-    except (ImportError, KeyError, TypeError, ValueError) as error:
+    except (ImportError, LookupError, TypeError, ValueError) as error:
         message = f"task '{name}' of lm-evaluation-harness cannot be used: {type(error).__name__}: {error}"
         raise RequestError(document.problem(message, ("harness", "task"))) from None
     if named.output_type != task.OUTPUT_TYPE:
         message = f"'{name}' is a task of kind {task.OUTPUT_TYPE}"
         raise RequestError(document.problem(message, ("harness", "output_type")))
     return task
-
-
-@cache
-def _load(path: str, name: str | None, arguments: tuple[tuple[str, Any], ...]) -> Any:
-    """A data set with its splits: from the folder of copies, else the hub (or the hub's cache)."""
-    copy = _copy(path, name)
-    try:
-        if copy is not None:
-            return datasets.load_dataset(*copy)
-        return datasets.load_dataset(path, name, **dict(arguments))
-    except (datasets.exceptions.DatasetsError, OSError, RuntimeError, ValueError) as error:
-        origin = error.__cause__ or error
-        reason = " ".join(str(origin).split())[:200] or type(origin).__name__
-        place = f"{path} ({name})" if name else path
-        where = "" if copy is None else f" in {copy[0]}"
-        raise RequestError(
-            Problem(
-                f"data set {place} cannot be read{where}: {reason}",
-                expected=f"access to the hub, or a copy in ${{DFT_SEARCH_DATA}}/{LOCAL}/{path}: "
-                f"hf download --repo-type dataset {path} --local-dir $DFT_SEARCH_DATA/{LOCAL}/{path}, "
-                f"or files named by their split, such as {LOCAL}/{path}/{name or 'default'}/test.jsonl",
-            )
-        ) from None
-
-
-def _copy(path: str, name: str | None) -> tuple[str, str | None] | None:
-    """(folder, configuration) of the local copy of a data set; None when there is none.
-
-    A folder of the configuration's name holds files named by their split; else the folder is the hub's repository.
-    """
-    root = os.environ.get("DFT_SEARCH_DATA")
-    folder = Path(root or "") / LOCAL / path
-    if not root or not folder.is_dir():
-        return None
-    if name is not None and (folder / name).is_dir():
-        return str(folder / name), None
-    if (folder / "default").is_dir() and not (folder / "README.md").exists():
-        return str(folder / "default"), None
-    return str(folder), name

@@ -9,10 +9,10 @@ from dft_search.evaluation.aggregate import aggregate
 from dft_search.evaluation.answers import NEEDS_CONFIDENCE, Judge, answer_values, unanswerable_share
 from dft_search.evaluation.choice import Chosen, chosen_tasks
 from dft_search.evaluation.items import Item
-from dft_search.evaluation.metrics import METRICS, chance_level
+from dft_search.evaluation.metrics import chance_level
 from dft_search.evaluation.options import Part, ScoringOptions
 from dft_search.evaluation.scores import Sample, Score, Scores, mean_score
-from dft_search.evaluation.taskfile import NamedTask
+from dft_search.evaluation.taskfile import HarnessOptions
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -108,13 +108,12 @@ def _prepare(chosen: Chosen, part: Part) -> _Prepared:
     from dft_search.evaluation.harness_task import Asking, HarnessTask, build_requests
 
     task, items = chosen.task, chosen.items(part)
-    entries = task.entries(part, chosen.limit)
     judges: list[Judge] | None = None
-    if isinstance(task.options.harness, NamedTask):
-        asking = entries[0].asking
-        judges = [entry.judge for entry in entries]
-    else:
+    if isinstance(task.options.harness, HarnessOptions):
         asking = Asking.of(task.options.harness)
+    else:
+        named = [entry for entry in task.entries(part, chosen.limit) if not isinstance(entry, Item)]
+        asking, judges = named[0].asking, [entry.judge for entry in named]
     if chosen.is_wrapped(part):
         asking = replace(asking, target_delimiter="")
     harness = HarnessTask(task.options, items, asking)
@@ -192,8 +191,7 @@ def _chance(task: _Prepared, metric: str) -> float | None:
         return options.chance
     if metric == "best_f1":
         return unanswerable_share(task.items)
-    known = METRICS[options.harness.output_type][metric]
-    return chance_level(known, metric, [len(item) for item in task.requests])
+    return chance_level(metric, [len(item) for item in task.requests])
 
 
 def _tell(task: _Prepared, measured: _Measured) -> list[Sample]:

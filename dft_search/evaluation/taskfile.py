@@ -15,7 +15,8 @@ class PartFiles(Options):
     Attributes:
         files: JSONL files, JSON files that hold a list, or JSON files in the form of SQuAD (a row is a question, with
             the columns ``id``, ``question``, ``context``, ``answers`` and ``title``); ``${VAR}``, ``package:``, or
-            relative to the task file. A task of the harness has none, its data set is the harness's.
+            relative to the task file. ``hub:ORG/NAME:CONFIGURATION:SPLIT`` is a data set of the hub. A task of the
+            harness has no files, its data set is the harness's.
         split: of that data set; the one that the harness evaluates when none is given.
         items: ``all``, or a share such as ``1/2`` and ``2/2``: the first or second of two, by the SHA-256 of an item's
             id modulo the number of shares; ``3-10/10`` takes several. The share is a property of the id alone, so it

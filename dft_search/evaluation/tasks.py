@@ -1,14 +1,15 @@
 """Tasks and suites by name, and the items of each part, which no two parts of a task share."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dft_search.config import Document, Problem, RequestError, build, expand_path, load_document, nearest
-from dft_search.evaluation.items import Item, Names, Renderer, read_rows
+from dft_search.evaluation.items import Item, Names, Renderer, Row, read_rows
 from dft_search.evaluation.options import Part
 from dft_search.evaluation.taskfile import NamedTask, PartFiles, TaskFile
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "tasks"
 SUITES = FOLDER / "suites.yaml"
+_HUB = re.compile(r"hub:(?P<path>[^:]+):(?P<config>[^:]*):(?P<split>[^:]+)")
 PARTS: tuple[Part, ...] = ("steer", "select", "test")
 
 
@@ -94,11 +96,25 @@ class Task:
             return
         renderer, names = Renderer(self.name, harness, self.document), Names(self.options, self.document)
         for name in chosen.files or ():
-            path = _expand(name, self.document)
-            for row in read_rows(path, self.document):
-                identity, cluster = names.of(row, path)
+            place, rows = self._rows(name)
+            for row in rows:
+                identity, cluster = names.of(row, place)
                 if is_mine(identity, cluster):
                     yield renderer.item(identity, row, cluster)
+
+    def _rows(self, name: str) -> tuple[str, Iterable[Row]]:
+        """(where they lie, rows) of a file, or of a split of a data set of the hub."""
+        found = _HUB.fullmatch(name)
+        if found is None:
+            path = _expand(name, self.document)
+            return path, read_rows(path, self.document)
+        from dft_search.evaluation.hub import load_splits
+
+        splits = load_splits(found["path"], found["config"] or None)
+        if found["split"] not in splits:
+            expected = "one of " + ", ".join(splits)
+            raise RequestError(self.document.problem(f"{name} is no split", ("parts",), expected=expected))
+        return name, ({"position": position, **row} for position, row in enumerate(splits[found["split"]]))
 
     def _check_disjoint(self, parts: "dict[Part, list[Entry]]") -> None:
         """Two parts share an item when the same prompt with the same choices is in both, whatever its id.
@@ -124,6 +140,8 @@ class Task:
                         self._problem(f"parts '{part}' and '{home}' share cluster '{entry.cluster}'", home)
                     )
                 kept.append(entry)
+            if not kept:
+                raise RequestError(self._problem(f"part '{part}' has no items of its own", part))
             parts[part] = kept
 
     def _source(self, part: Part) -> object:
@@ -195,8 +213,8 @@ def _filled(node: Any, values: Mapping[str, str]) -> Any:
 
 
 def _content(entry: "Entry") -> object:
-    """What is asked; a task of the harness, whose questions are not rendered yet, goes by its document's id."""
-    return (entry.text, entry.choices) if isinstance(entry, Item) else entry.id
+    """What is asked; a task of the harness, whose questions are not rendered yet, goes by its documents' ids."""
+    return (entry.text, entry.choices) if isinstance(entry, Item) else (entry.split, entry.id)
 
 
 def _hash(identity: str) -> int:

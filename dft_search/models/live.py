@@ -81,16 +81,15 @@ class LiveModel:
 
     def _units(self) -> list[FSDPModule]:
         root = self.root if self.root is not None else self.model
+        if isinstance(root, FSDPModule):
+            # before any forward pass: whichever FSDP module runs first takes itself for the root, and that is a block
+            root._get_fsdp_state()._lazy_init()
         return [module for module in root.modules() if isinstance(module, FSDPModule)]
 
     @contextmanager
     def _lent(self, units: Sequence[FSDPModule]) -> Iterator[None]:
         """``units`` whole, evaluation mode, no gradients."""
-        root = self.root if self.root is not None else self.model
         training = [module for module in self.model.modules() if module.training]
-        if isinstance(root, FSDPModule):
-            # whichever FSDP module runs first takes itself for the root; here that would be a block
-            root._get_fsdp_state()._lazy_init()
         before = [_reshards(unit) for unit in units]
         for unit in units:
             unit.set_reshard_after_forward(False, recurse=False)
@@ -115,7 +114,7 @@ class Steps:
         self._blocks = blocks
         self._run = 0
         # behind FSDP's own hook: whoever is counted has been gathered
-        self._hooks = [block.register_forward_pre_hook(self._count) for block in blocks]  # type: ignore[attr-defined]
+        self._hooks = [block.register_forward_pre_hook(self._count) for block in blocks]
 
     def _count(self, *_: object) -> None:
         self._run += 1

@@ -113,6 +113,7 @@ class StudyView:
     objectives: tuple[tuple[str, bool], ...] = ()
     constraints: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    proposed: Mapping[str, Any] | None = None  # what the entropy profile of the untrained model says, where it was made
     slots: Mapping[str, int] = field(default_factory=dict)  # workers, and GPUs and CPUs of each; empty: not known
 
     @property
@@ -186,6 +187,7 @@ def collect(folder: Path) -> StudyView:
         objectives=objectives,
         constraints=study.get("constraints") or {},
         space=settings.get("space") or {},
+        proposed=(_read_json(folder / "layers.json", unread) or {}).get("proposal"),
         slots=_slots(about.get("slots") or study.get("slots") or {}),
     )
 

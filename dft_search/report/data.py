@@ -176,8 +176,17 @@ def _layer_map(view: StudyView) -> dict[str, Any]:
         "metric": view.metric,
         "cells": entries,
         "paper": {"conversion": pair[0], "thinking": pair[1]} if known else None,
+        "entropy": _proposed(view),
         "surface": layer_surface(view),
     }
+
+
+def _proposed(view: StudyView) -> dict[str, Any] | None:
+    """Layers that the entropy of the untrained model proposes, and the share of resamples of its prompts that agree."""
+    if view.proposed is None:
+        return None
+    found = view.proposed
+    return {"conversion": found["i"], "thinking": found["j"], "share": found["share_pair"]}
 
 
 def _curves(view: StudyView, labels: Mapping[int, str]) -> dict[str, Any]:

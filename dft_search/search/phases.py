@@ -14,7 +14,7 @@ from dft_search.config import InfrastructureError, Problem, RequestError
 from dft_search.config.background import repeated
 from dft_search.evaluation.options import Part
 from dft_search.search.asker import Asker
-from dft_search.search.baseline import score_base
+from dft_search.search.confirmation.baseline import score_base
 from dft_search.search.definition import Definition
 from dft_search.search.inputs import StudyInputs
 from dft_search.search.outcomes import Outcome
@@ -25,6 +25,7 @@ from dft_search.search.session import StudySession
 from dft_search.search.storage import open_storage
 from dft_search.search.study_folder import StudyFolder, studies_folder
 from dft_search.tracking.audit import open_children
+from dft_search.tracking.background import BackgroundTracker
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.tracker import Tracker
@@ -138,7 +139,7 @@ def _open_record(
 ) -> tuple[Tracker, str]:
     """MLflow's writer and the study's parent run, a new one or an earlier session's; ``study.json`` knows both."""
     options = definition.options
-    tracker = Tracker(uri, options.tracking.experiment or options.name, folder.path / "spill.jsonl")
+    tracker = BackgroundTracker(uri, options.tracking.experiment or options.name, folder.path / "spill.jsonl")
     state = folder.read_state()
     parent = state.get("mlflow", {}).get("run_id")
     if parent is None or not tracker.reopen(parent):
@@ -168,8 +169,8 @@ def _open_record(
 
 def _confirm(session: StudySession, storage: BaseStorage, pool: Any, progress: Progress) -> None:
     """Tune plain TFT where an arm wants it, then run the confirmation; nothing of it once the study stops."""
-    from dft_search.search.confirm import run_confirmation
-    from dft_search.search.substudy import open_tuning
+    from dft_search.search.confirmation.confirm import run_confirmation
+    from dft_search.search.confirmation.substudy import open_tuning
 
     if session.options.confirm.tunes and session.ranked() and not session.stopping:
         with _timed(session.folder, "baseline"):
@@ -253,6 +254,7 @@ def _leave(session: StudySession, phase: str, uri: str) -> None:
         if phase == "finished":
             raise
         tracker.end(session.parent, "KILLED")
+        tracker.close()
 
 
 def _finish_report(folder: StudyFolder, tracker: Tracker, parent: str, phase: str, progress: Any, uri: str) -> None:

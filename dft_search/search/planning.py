@@ -13,10 +13,10 @@ from dft_search.launch.connect import connected, this_machine
 from dft_search.launch.job import SlotSpec
 from dft_search.launch.planner import plan_on, plan_slots
 from dft_search.search.asker import Asker
+from dft_search.search.confirmation.power import plan_power
+from dft_search.search.confirmation.substudy import has_choice, tft_space, tuning_trials
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Slots, StudyOptions
-from dft_search.search.plan_power import plan_power
-from dft_search.search.substudy import has_choice, tft_space, tuning_trials
 from dft_search.training.recipe import Recipe
 
 SUGGESTIONS = 6
@@ -36,7 +36,7 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
     Returns:
         {valid, fits, slots, steps, gpu_hours, memory, smallest_effect, first_points, warnings: [sentence],
         problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``,
-        ``smallest_effect`` as in ``search/plan_power.py``.
+        ``smallest_effect`` as in ``confirmation/power.py``.
     """
     from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory  # torch, which no driver needs
 

@@ -189,6 +189,7 @@ class StudySession:
         record.logged_step = max(record.logged_step, told["step"])
         assert record.mlflow_run_id is not None
         self.tracker.log(record.mlflow_run_id, points, {"checkpoint_uri": record.checkpoint_uri})
+        record.mlflow_run_id = self.tracker.resolve(record.mlflow_run_id)
 
     def settled(self, trial: int, end: JobEnd) -> JobEnd:
         """What the end of a job means for the study: no score is a divergence, and a discarded trial is abandoned."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from dft_search.tracking.operations import Operation
@@ -24,40 +25,46 @@ class Spill:
         self._rejected = path.with_suffix(".rejected.jsonl")
         self._files = path.with_suffix(".files")
         self._count: int | None = None
+        self._lock = threading.RLock()  # one thread may append while another drops what it has sent
 
     def __len__(self) -> int:
-        if self._count is None:
-            self._count = len(self.read())
-        return self._count
+        with self._lock:
+            if self._count is None:
+                self._count = len(self.read())
+            return self._count
 
     def append(self, operation: Operation) -> None:
         """Put one operation at the end; a file that it names is copied, since the original may change or vanish."""
-        count = len(self)
-        if operation.kind == "file":
-            operation = self._keep_file(operation)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(operation.to_json() + "\n")
-        self._count = count + 1
+        with self._lock:
+            count = len(self)
+            if operation.kind == "file":
+                operation = self._keep_file(operation)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(operation.to_json() + "\n")
+            self._count = count + 1
 
     def read(self) -> list[Operation]:
         """All operations, oldest first. A last line that a crash cut short was never acknowledged and is left out."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8")
-        whole, _, cut = text.rpartition("\n")
-        if cut:
-            _replace(self.path, whole + "\n" if whole else "")
+        with self._lock:
+            if not self.path.exists():
+                return []
+            text = self.path.read_text(encoding="utf-8")
+            whole, _, cut = text.rpartition("\n")
+            if cut:
+                _replace(self.path, whole + "\n" if whole else "")
         return [Operation.from_json(line) for line in whole.splitlines() if line]
 
-    def keep(self, operations: list[Operation]) -> None:
-        """What is still to be sent after a replay; the files vanish with the last operation."""
-        if operations:
-            _replace(self.path, "".join(operation.to_json() + "\n" for operation in operations))
-        else:
-            self.path.unlink(missing_ok=True)
-            shutil.rmtree(self._files, ignore_errors=True)
-        self._count = len(operations)
+    def drop(self, count: int) -> None:
+        """Forget the oldest operations, which were sent or refused; the files vanish with the last one."""
+        with self._lock:
+            left = self.read()[count:]
+            if left:
+                _replace(self.path, "".join(operation.to_json() + "\n" for operation in left))
+            else:
+                self.path.unlink(missing_ok=True)
+                shutil.rmtree(self._files, ignore_errors=True)
+            self._count = len(left)
 
     def reject(self, operation: Operation, reason: str) -> None:
         """Set aside what the store will never take."""

@@ -47,6 +47,8 @@ class Tracker:
         self._spill = Spill(spill)
         self._store = Store(self.uri, experiment, self._spill.runs())
         self._lock = threading.RLock()
+        self._fresh: set[str] = set()  # local ids of runs that this process made and has not tried to create yet
+        self._answered = False  # has the store ever, in this process?
         self._rest = 0.0  # length of the present rest, 0 while the store answers
         self._asleep_until = 0.0  # monotonic clock
 
@@ -81,7 +83,7 @@ class Tracker:
 
     def reopen(self, run_id: str) -> bool:
         """Set an ended run to RUNNING, for a trial or a study that goes on. False when the store has no such run."""
-        return self._write(Operation("reopen", run_id, operations.now())) is not None
+        return self._write(self._reopening(run_id)) is not None
 
     def log(self, run_id: str, metrics: list[Point], tags: dict[str, Any] | None = None) -> None:
         """One report: metrics as (key, value, step), and tags. One request, more only above 900 metrics."""
@@ -138,8 +140,18 @@ class Tracker:
     def _create(
         self, name: str, params: dict[str, Any], tags: dict[str, Any], parent: str | None, run_id: str | None
     ) -> str:
-        operation = operations.create(name, params, tags, parent, run_id)
+        operation = self._creation(name, params, tags, parent, run_id)
         return self._write(operation) or operation.run
+
+    def _creation(
+        self, name: str, params: dict[str, Any], tags: dict[str, Any], parent: str | None, run_id: str | None
+    ) -> Operation:
+        operation = operations.create(name, params, tags, parent, run_id)
+        self._fresh.add(operation.run)
+        return operation
+
+    def _reopening(self, run_id: str) -> Operation:
+        return Operation("reopen", run_id, operations.now())
 
     def _write(self, operation: Operation) -> str | None:
         """Send one operation or queue it. Returns the run's id; None when the store refused the operation."""
@@ -168,9 +180,11 @@ class Tracker:
     def _perform(self, operation: Operation) -> str:
         """With a few attempts, for as long as a training run can well wait."""
         began = time.monotonic()
-        for attempt, pause in enumerate((*RETRY_PAUSES, None)):
+        for pause in (*RETRY_PAUSES, None):
+            again = operation.run not in self._fresh  # a creation that may have been performed is looked for first
+            self._fresh.discard(operation.run)
             try:
-                return self._store.perform(operation, again=attempt > 0)
+                return self._store.perform(operation, again=again)
             except Unavailable:
                 if pause is None or time.monotonic() - began + pause > RETRY_SECONDS:
                     raise
@@ -184,12 +198,13 @@ class Tracker:
             return
         began, sent = time.monotonic(), 0
         try:
-            self._store.probe(PROBE_SECONDS if seconds is not None else REQUEST_SECONDS)  # in the end we have time
+            if self._rest or not self._answered:
+                self._store.probe(PROBE_SECONDS if seconds is not None else REQUEST_SECONDS)  # in the end we have time
             for operation in waiting:
                 if seconds is not None and time.monotonic() - began > seconds:
                     break
                 try:
-                    self._store.perform(operation, again=True)
+                    self._perform(operation)
                 except Rejected as error:
                     self._set_aside(operation, error)
                 sent += 1
@@ -198,8 +213,9 @@ class Tracker:
             self._fall_asleep(error)
         finally:
             if sent:
-                self._spill.keep_runs(self._store.known)
-                self._spill.keep(waiting[sent:])
+                if any(operation.kind == "create" for operation in waiting[:sent]):
+                    self._spill.keep_runs(self._store.known)
+                self._spill.drop(sent)
 
     def _fall_asleep(self, error: Exception) -> None:
         if not self._rest:
@@ -214,6 +230,7 @@ class Tracker:
         if self._rest:
             logger.warning("MLflow at %s answers again", mask(self.uri))
         self._rest = self._asleep_until = 0.0
+        self._answered = True
 
     def _set_aside(self, operation: Operation, error: Exception) -> None:
         self._spill.reject(operation, mask(str(error)))

@@ -21,7 +21,7 @@ from tests.evaluation.conftest import MAX_LENGTH, make_task, scoring
 GENERATES = {
     "output_type": "generate_until",
     "doc_to_text": "prompt",
-    "doc_to_target": "{{ [choices[answer]] | tojson if answer else '[]' }}",  # every second question has no answer
+    "doc_to_target": "{{ choices | tojson if answer else '[]' }}",  # every second question has no answer
     "generation_kwargs": {"until": [" ."], "max_gen_toks": 12},
 }
 
@@ -93,7 +93,7 @@ def test_what_two_tasks_ask_alike_is_generated_once(tmp_path, live, monkeypatch)
 
 def test_translations_are_scored_as_a_set(tmp_path, live):
     target = {**GENERATES, "doc_to_target": "{{ choices[answer] }}"}
-    path = generating(tmp_path, metric="chrf", metrics=["bleu", "language_accuracy"], harness=target)
+    path = generating(tmp_path, metric="chrf", metrics=["bleu", "language_accuracy"], harness=target, chance=1.5)
     scores = Scorer(scoring(["said"], path), samples=True).score(live, "steer")
     outputs = [sample.output.strip() for sample in scores.samples["said"]]
     references = [[sample.choices[0] for sample in scores.samples["said"]]]
@@ -103,7 +103,9 @@ def test_translations_are_scored_as_a_set(tmp_path, live):
     )
     assert (scores.values["said"].value, scores.values["said.bleu"].value) == pytest.approx(want)
     assert want[0] > 0 and scores.values["score"].stderr == pytest.approx(scores.values["said"].stderr)
-    assert 0 < scores.values["said"].stderr < 100 and scores.values["said"].chance is None
+    assert 0 < scores.values["said"].stderr < 100
+    assert scores.values["said"].chance == 1.5, "as the task file says"
+    assert scores.values["said.bleu"].chance is None
 
 
 def test_prompts_in_the_alpaca_template(tmp_path, live):
@@ -140,6 +142,24 @@ def test_the_language_of_an_answer(answer, language, right):
 COMET_TASK = {"metric": "comet", "metrics": [], "harness": {**GENERATES, "doc_to_source": "prompt"}}
 
 
+def fake_comet(folder, count):
+    """A command that reads COMET's arguments and files, and scores line k as k/100."""
+    folder.mkdir(exist_ok=True)
+    command = folder / "comet-score"
+    command.write_text(
+        f"#!{sys.executable}\n"
+        "import json, sys\n"
+        "given = dict(zip(sys.argv[1:], sys.argv[2:]))\n"
+        "lines = {k: open(given[k], encoding='utf-8').read().split(chr(10))[:-1] for k in ('-s', '-t', '-r')}\n"
+        f"assert len(lines['-s']) == len(lines['-t']) == len(lines['-r']) == {count}, lines\n"
+        "assert given['--model'] == 'Unbabel/wmt22-comet-da'\n"
+        "scores = [{'COMET': k / 100, 'src': s} for k, s in enumerate(lines['-s'])]\n"
+        "json.dump({given['-t']: scores}, open(given['--to_json'], 'w'))\n"
+    )
+    command.chmod(0o755)
+    return command
+
+
 def test_comet_is_asked_of_its_own_command(tmp_path, live, monkeypatch):
     path = generating(tmp_path, **COMET_TASK)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -148,19 +168,7 @@ def test_comet_is_asked_of_its_own_command(tmp_path, live, monkeypatch):
     with pytest.raises(RequestError, match="pipx install"):
         Scorer(scoring(["said"], path)).score(live, "steer")
 
-    command = tmp_path / "bin" / "comet-score"
-    command.parent.mkdir()
-    command.write_text(
-        f"#!{sys.executable}\n"
-        "import json, sys\n"
-        "given = dict(zip(sys.argv[1::1], sys.argv[2::1]))\n"
-        "lines = {k: open(given[k], encoding='utf-8').read().split(chr(10))[:-1] for k in ('-s', '-t', '-r')}\n"
-        "assert len(lines['-s']) == len(lines['-t']) == len(lines['-r']) == 12, lines\n"
-        "assert given['--model'] == 'Unbabel/wmt22-comet-da'\n"
-        "scores = [{'COMET': k / 100, 'src': s} for k, s in enumerate(lines['-s'])]\n"
-        "json.dump({given['-t']: scores}, open(given['--to_json'], 'w'))\n"
-    )
-    command.chmod(0o755)
+    command = fake_comet(tmp_path / "bin", 12)
     scores = Scorer(scoring(["said"], path)).score(live, "steer")
     assert scores.items["said"] == pytest.approx(list(range(12)))
     command.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no such model')\n")

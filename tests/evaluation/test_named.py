@@ -83,11 +83,27 @@ def test_a_named_task_asks_and_scores_as_the_harness(copies, live):
 def test_generated_answers_are_judged_by_the_harness(copies):
     task = load_task("mlqa_de")
     entries = task.entries("test")
-    assert [len(task.items(part)) for part in PARTS] == [7, 5, 12]
+    assert [len(task.items(part)) for part in PARTS] == [5, 7, 12]
     assert entries[0].item().text == "Context: The bird 12 sat on a tree\n\nQuestion: Where ?\n\nAnswer:"
     assert entries[0].item().choices == ("a tree", "der tree")
     assert entries[0].judge("der tree.") == {"exact_match": True, "f1": 1.0}
     assert entries[0].asking.generation["until"] == ["\n"]
+
+
+def test_a_task_with_prompts_of_its_own_reads_the_hub_too(copies):
+    rows = [
+        {"id": f"q{k}", "context": f"The bird {k}", "question": "Who ?", "answers": {"text": ["bird"]}}
+        for k in range(40)
+    ]
+    write(copies / "hub" / "google" / "xquad" / "xquad.en", "validation", rows)
+    task = load_task("xquad_hub_en")
+    items = [item for part in PARTS for item in task.items(part)]
+    assert sorted(item.id for item in items) == sorted(row["id"] for row in rows)
+    (first,) = [item for item in items if item.id == "q3"]
+    assert (first.text, first.choices) == ("Context: The bird 3\n\nQuestion: Who ?\n\nAnswer:", ("bird",))
+    (copies / "hub" / "google" / "xquad" / "xquad.en" / "validation.jsonl").rename(copies / "x.jsonl")
+    with pytest.raises(RequestError, match="data set google/xquad .xquad.en. cannot be read"):
+        load_task("xquad_hub_en").items("steer")
 
 
 def test_limits_do_not_render_the_rest(copies):

@@ -45,8 +45,9 @@ def test_margin_is_the_log_odds_of_the_right_choice():
     assert margin([-1e4, -1e4 - 5], 0) == pytest.approx(5)
 
 
-def test_chance_is_known_for_accuracy_only():
+def test_chance_is_known_for_shares_only():
     assert chance_level("acc", [2, 4]) == 0.375
     assert chance_level("acc_norm", [20]) == 0.05
     assert chance_level("margin", [2, 4]) is None
     assert chance_level("per_character", [1, 1]) is None
+    assert chance_level("f1", [1, 1]) == 0 and chance_level("chrf", [1, 1]) is None

@@ -187,11 +187,11 @@ def test_a_share_may_be_a_range(tmp_path):
 
 def test_ids_clusters_and_lists_may_be_templates(tmp_path):
     harness = {**HARNESS, "doc_to_choice": "{{ choices | tojson }}"}
-    changed = {"id": "{{ position }}#{{ answer }}", "cluster": "{{ position // 4 }}", "harness": harness}
+    changed = {"id": "{{ position }}#{{ answer }}", "cluster": "{{ id[:3] }}{{ position // 4 }}", "harness": harness}
     task = load_task(str(make_task(tmp_path, **changed)))
     items = task.items("steer")
     assert [item.id for item in items[:3]] == ["0#0", "1#1", "2#0"]
-    assert [item.cluster for item in items[:5]] == ["0", "0", "0", "0", "1"]
+    assert [item.cluster for item in items[:5]] == ["ste0", "ste0", "ste0", "ste0", "ste1"]
     assert items[0].choices == ("the mat", "the house")
 
 
@@ -243,5 +243,6 @@ def test_shipped_tasks_are_complete():
         task = load_task(name)
         assert task.name == name
         assert all(getattr(task.options.parts, part) for part in PARTS)
+        assert task.document.path is not None and name.startswith(task.document.path.stem), "how a task is found"
     for suite, members in suites().items():
         assert set(members) <= set(names), suite

@@ -22,7 +22,7 @@ from dft_search.report.figures.layers import INKS
 from dft_search.report.figures.svg import Axis
 from dft_search.report.surface import layer_surface
 from dft_search.report.timeline import pieces
-from tests.report.conftest import TFT, TOP, Writer, objective, paper_study
+from tests.report.conftest import TFT, TOP, Writer, full_study, objective, paper_study
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -393,3 +393,18 @@ def test_the_command_writes_figures_where_it_is_told(
     (tmp_path / "taken").write_text("")
     with pytest.raises(RequestError, match="cannot be made"):
         run(f"{paper}/", figures=tmp_path / "taken")
+
+
+def test_the_maps_mark_the_papers_layers_and_those_of_the_entropy_profile(tmp_path: Path) -> None:
+    """The profile's pair is marked where the study made one, with how stable it is; without a profile nothing is."""
+    folder = full_study(tmp_path / "demo", trials=40).folder
+    before = build_report(folder)
+    assert before["layer_map"]["entropy"] is None
+    proposal = {"i": 1, "j": 5, "share_i": 1.0, "share_j": 0.83, "share_pair": 0.83}
+    (folder / "layers.json").write_text(json.dumps({"proposal": proposal}))
+    report = build_report(folder)
+    assert report["layer_map"]["entropy"] == {"conversion": 1, "thinking": 5, "share": 0.83}
+    page = (folder / "report.html").read_text()
+    maps = page.count("the layers that the entropy profile proposes")
+    assert maps == page.count("s layers, at this depth<") == 1 + bool(report["layer_map"]["surface"]["points"])
+    assert "entropy proposes (conversion 1, thinking 5; in 83% of resamples of its prompts)" in page

@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -431,3 +432,20 @@ def test_a_feature_loss_that_starts_near_zero_is_told(writer: Callable[..., Any]
     limits = " ".join(build_report(made.folder)["limits"])
     assert "The conversion loss on features started below 0.05 in 1 of 2 runs" in limits
     assert "The thinking loss on features" not in limits
+
+
+def test_a_score_that_is_no_plain_mean_is_compared_by_its_items(finished: Path, tmp_path: Path) -> None:
+    """Its items are kept under score/NAME; without them the comparison would know the seeds alone."""
+    folder = tmp_path / "weighted"
+    shutil.copytree(finished, folder)
+    for home in (folder / "trials").iterdir():
+        about = json.loads((home / "trial.json").read_text())
+        if "test" in about and (home / "items_test.json").exists():
+            items = json.loads((home / "items_test.json").read_text())
+            about["test"]["score"]["value"] = 2 * about["test"]["score"]["value"] - 0.1
+            items["score/facts"] = [2 * value - 0.1 for value in items["facts"]]
+            (home / "trial.json").write_text(json.dumps(about))
+            (home / "items_test.json").write_text(json.dumps(items))
+    plain, weighted = build_report(finished)["test"], build_report(folder)["test"]
+    assert (weighted["items"], weighted["clusters"]) == (plain["items"], plain["clusters"]) == (500, 500)
+    assert weighted["p_value"] == pytest.approx(plain["p_value"])

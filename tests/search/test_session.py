@@ -9,8 +9,8 @@ import mlflow
 import pytest
 
 from dft_search.launch.job import JobEnd, JobReport
-from dft_search.search.arms import plan_arms
 from dft_search.search.asker import Asker
+from dft_search.search.confirmation.arms import plan_arms
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import Budget, Confirm
 from dft_search.search.outcomes import Outcome

@@ -39,7 +39,7 @@ def layer_map(report: Mapping[str, Any]) -> Figure | None:
     for cell in cells:
         _cell(svg, cell, scale, side, depth, low=low, high=high, sign=sign, report=report)
     draw_axes(svg, side, depth, extent)
-    mark_paper(svg, found["paper"], side, depth)
+    mark_pairs(svg, found, side, depth)
 
     best = max(scored, key=lambda cell: sign * cell["best"])
     repeated = sum(cell["n"] > 1 for cell in scored)
@@ -49,7 +49,7 @@ def layer_map(report: Mapping[str, Any]) -> Figure | None:
         f"score is better ({scale.number(sign * low)} to {scale.number(sign * high)}). The best is {_pair(best)}, "
         f"{scale.number(best['best'])}{again}. {_outlined(report, cells)}"
         f"A small ring stands for trials that did not see all their rows; empty squares were not tried. "
-        f"{about_paper(found['paper'])}"
+        f"{about_pairs(found)}"
     )
     head = ("conversion layer", "thinking layer", "best", "mean", "completed", "not completed", "trials")
     rows = [
@@ -135,26 +135,34 @@ def _corner(conversion: int, thinking: int, side: float, depth: int) -> tuple[fl
     return LEFT + thinking * side, TOP + (depth - conversion) * side
 
 
-def mark_paper(svg: Svg, paper: Mapping[str, int] | None, side: float, depth: int) -> None:
-    """A diamond in the corner of the square that holds the paper's layers."""
-    if paper is None or paper["thinking"] > depth:
-        return
-    x, y = _corner(paper["conversion"], paper["thinking"], side, depth)
+def mark_pairs(svg: Svg, found: Mapping[str, Any], side: float, depth: int) -> None:
+    """A diamond in the corner of the square of the paper's layers, a triangle in that of the entropy profile's."""
     r = min(6.0, side / 4)
-    center = (x + side - 3 - r, y + 1 + r)
-    points = [(0.0, -r), (r, 0.0), (0.0, r), (-r, 0.0)]
-    path = " ".join(f"{center[0] + dx:.2f},{center[1] + dy:.2f}" for dx, dy in points)
-    svg.add("polygon", title="the paper's layers, at this depth", points=path, class_="paper")
+    diamond = [(0.0, -r), (r, 0.0), (0.0, r), (-r, 0.0)]
+    triangle = [(0.0, -r), (r, r), (-r, r)]
+    marks = [
+        (found["paper"], diamond, side - 3 - r, "the paper's layers, at this depth"),
+        (found["entropy"], triangle, 1 + r, "the layers that the entropy profile proposes"),
+    ]
+    for pair, shape, along, title in marks:
+        if pair is None or pair["thinking"] > depth:
+            continue
+        x, y = _corner(pair["conversion"], pair["thinking"], side, depth)
+        path = " ".join(f"{x + along + dx:.2f},{y + 1 + r + dy:.2f}" for dx, dy in shape)
+        svg.add("polygon", title=title, points=path, class_="landmark")
 
 
-def about_paper(paper: Mapping[str, int] | None) -> str:
-    """The sentence that goes with `mark_paper`."""
-    if paper is None:
-        return ""
-    return (
-        f"The diamond marks the DFT paper's layers (conversion {paper['conversion']}, thinking {paper['thinking']} at "
-        f"this depth)."
-    )
+def about_pairs(found: Mapping[str, Any]) -> str:
+    """The sentences that go with `mark_pairs`."""
+    said = []
+    if (paper := found["paper"]) is not None:
+        pair = f"conversion {paper['conversion']}, thinking {paper['thinking']} at this depth"
+        said.append(f"The diamond marks the DFT paper's layers ({pair}).")
+    if (entropy := found["entropy"]) is not None:
+        pair = f"conversion {entropy['conversion']}, thinking {entropy['thinking']}"
+        share = f"in {entropy['share']:.0%} of resamples of its prompts"
+        said.append(f"The triangle marks the layers that the untrained model's entropy proposes ({pair}; {share}).")
+    return " ".join(said)
 
 
 def _outlined(report: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:

@@ -8,9 +8,9 @@ from dft_search.report.figures.layers import (
     SMALLEST,
     TOP,
     WIDTH,
-    about_paper,
+    about_pairs,
     draw_axes,
-    mark_paper,
+    mark_pairs,
     strength_of,
 )
 from dft_search.report.figures.svg import Figure, Svg
@@ -31,7 +31,7 @@ def smooth_map(report: Mapping[str, Any]) -> Figure | None:
     _draw_surface(svg, report, side)
     _draw_trials(svg, report, side)
     draw_axes(svg, side, depth, extent)
-    mark_paper(svg, found["paper"], side, depth)
+    mark_pairs(svg, found, side, depth)
     sign = 1 if report["study"]["maximize"] else -1
     best = max(surface["points"], key=lambda point: sign * point["mean"])
     rows = [
@@ -124,5 +124,5 @@ def _caption(report: Mapping[str, Any], best: Mapping[str, Any], scale: Scale) -
         f"{best['conversion']:.1f} and thinking {best['thinking']:.1f}, {top} (the standard deviation of the "
         f"surface); {share:.0f} % of the drawn area lies within two of these of the best, so within that area the best "
         f"pair is not settled. A single trial scatters around the surface by {scale.brief(surface['noise'])}, as other "
-        f"settings and the seed differ too. {about_paper(report['layer_map']['paper'])}"
+        f"settings and the seed differ too. {about_pairs(report['layer_map'])}"
     )

@@ -7,13 +7,13 @@ from typing import Any
 
 from dft_search.config import InfrastructureError, RequestError, home, load_document
 from dft_search.search.asker import read_outcomes
+from dft_search.search.confirmation.substudy import OFFSET, SUFFIX
 from dft_search.search.definition import load_study
 from dft_search.search.doctor.findings import Finding, numbers, ok, trouble
 from dft_search.search.doctor.record import RecordDoctor
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.storage import open_storage
 from dft_search.search.study_folder import BASELINES, StudyFolder, TrialRecord
-from dft_search.search.substudy import OFFSET, SUFFIX
 from dft_search.tracking.uri import resolve_uri
 from dft_search.training.places import names
 

@@ -4,10 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dft_search.search.confirmation.substudy import (
+    OFFSET,
+    has_choice,
+    ranked_tft,
+    searched_tft,
+    tft_space,
+    tuning_trials,
+)
 from dft_search.search.session import StudySession
 from dft_search.search.space import Value
 from dft_search.search.study_folder import TrialRecord
-from dft_search.search.substudy import OFFSET, has_choice, ranked_tft, searched_tft, tft_space, tuning_trials
 from dft_search.training.recipe import Recipe
 
 ENGLISH, ENGLISH_ROWS, LENGTH = "data.train.english", "data.train.english_rows", "training.length"

@@ -10,13 +10,13 @@ from dft_search.config import RequestError
 from dft_search.config.document import to_yaml
 from dft_search.evaluation.parts import PartItems
 from dft_search.launch.job import JobEnd
-from dft_search.search.arms import plan_arms, plan_followers, tuning_facts
+from dft_search.search.confirmation.arms import plan_arms, plan_followers, tuning_facts
+from dft_search.search.confirmation.seal import open_test, read_seal, seal
+from dft_search.search.confirmation.substudy import has_choice, open_tuning, ranked_tft, tft_space
 from dft_search.search.definition import Definition, load_study
 from dft_search.search.options import ARMS, StudyOptions
-from dft_search.search.seal import open_test, read_seal, seal
 from dft_search.search.searching import Searching
 from dft_search.search.study_folder import BASELINES, TrialRecord
-from dft_search.search.substudy import has_choice, open_tuning, ranked_tft, tft_space
 from tests.search.small import SPACE, study, write_world
 from tests.search.test_session import open_search, report, run_one
 

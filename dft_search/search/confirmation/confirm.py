@@ -11,10 +11,10 @@ from dft_search.evaluation.retention import english_tasks
 from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import JobEnd
 from dft_search.report.confirmation import choose, confirm_study
-from dft_search.search.arms import ArmPlan, plan_arms, plan_followers, tuning_facts
-from dft_search.search.baseline import read_base
+from dft_search.search.confirmation.arms import ArmPlan, plan_arms, plan_followers, tuning_facts
+from dft_search.search.confirmation.baseline import read_base
+from dft_search.search.confirmation.seal import log_predictions, open_test, read_seal, seal, write_items
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
-from dft_search.search.seal import log_predictions, open_test, read_seal, seal, write_items
 from dft_search.search.searching import MAX_LOST
 from dft_search.search.seeds import derive_seed
 from dft_search.search.session import StudySession

@@ -10,7 +10,7 @@ from dft_search.config.files import write_json
 from dft_search.evaluation.parts import PartItems, part_items
 from dft_search.evaluation.retention import ENGLISH_RETENTION, BaseScores, english_retention, english_tasks
 from dft_search.evaluation.scores import Score
-from dft_search.search.arms import ArmPlan
+from dft_search.search.confirmation.arms import ArmPlan
 from dft_search.search.session import StudySession, score_points
 from dft_search.search.study_folder import TrialRecord
 

@@ -8,8 +8,8 @@ import pytest
 
 from dft_search.config.document import to_yaml
 from dft_search.report.statistics import RunScores, compare
+from dft_search.search.confirmation.power import plan_power
 from dft_search.search.definition import load_study
-from dft_search.search.plan_power import plan_power
 from dft_search.search.planning import plan
 from dft_search.search.study_folder import StudyFolder, studies_folder
 from tests.search.small import study, write_world
