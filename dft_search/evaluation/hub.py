@@ -51,7 +51,7 @@ def load_splits(path: str, name: str | None, arguments: Mapping[str, Any] | None
         expected = (
             "access to the hub (HF_HUB_OFFLINE=1: its cache), or a copy: "
             f"hf download --repo-type dataset {path} --local-dir $DFT_SEARCH_DATA/{home}, "
-            f"or files named by their split, $DFT_SEARCH_DATA/{home}/{name or 'default'}/test.jsonl"
+            f"or files named by their split, $DFT_SEARCH_DATA/{home}/{name or 'default'}/SPLIT.jsonl"
         )
         raise RequestError(Problem(f"{message}{where}: {reason}", expected=expected)) from None
 

@@ -155,6 +155,8 @@ def _answers(task: _Prepared, live: "LiveModel", texts: Iterator[str]) -> _Measu
 
 def _no_answer(task: _Prepared, live: "LiveModel", outputs: Sequence[str]) -> list[float]:
     """For every output 1 minus the geometric mean of its tokens' probabilities; 1 where nothing was generated."""
+    if task.chosen.task.options.no_answer == "constant":
+        return [0.0] * len(outputs)
     from dft_search.evaluation.harness import LiveLM
 
     said = [(item, output) for item, output in zip(task.requests, outputs, strict=True) if output]

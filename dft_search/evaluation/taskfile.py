@@ -132,6 +132,8 @@ class TaskFile(Options):
         metrics: further metrics, reported as ``TASK.METRIC``.
         chance: value of the main metric under blind guessing, where it is not known from the metric and its items.
         normalizer: how generated answers are compared (``f1``, ``exact_match`` and MKQA's): as SQuAD, MLQA or MKQA do.
+        no_answer: of ``best_f1``, what says that there is no answer: ``confidence``, 1 minus the geometric mean of the
+            answer's token probabilities, or ``constant``, nothing: the best beginning of the file counts.
         id: column that identifies an item, or a template; ``position`` in one is the row's place in its file or split.
         cluster: column, or a template, that says which items belong together (questions about one article): shares are
             by cluster, no cluster is in two parts, and statistics draw whole clusters.
@@ -148,6 +150,7 @@ class TaskFile(Options):
     metrics: list[str] = []
     chance: float | None = None
     normalizer: Literal["squad", "mlqa", "mkqa"] = "squad"
+    no_answer: Literal["confidence", "constant"] = "confidence"
     id: str = "id"
     cluster: str | None = None
     parts: Parts

@@ -44,6 +44,7 @@ class JobClient:
 
     def _lease(self) -> bool:
         assert self.job is not None
+        job = self.job.knowing([*self.told, *([1.0] if self.final is not None else [])])
         while True:
             leased = ask_desk(self.desk.lease.remote(self.job.trial))
             if leased is None:
@@ -52,7 +53,7 @@ class JobClient:
             self.index, self.slot = leased
             self.slots += 1
             try:
-                self.number, self.read, self.answer = self._ask(self.slot.submit.remote(self.job)), 0, None
+                self.number, self.read, self.answer = self._ask(self.slot.submit.remote(job)), 0, None
                 return True
             except _SlotLost:
                 self._leave()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dft_search.config import InfrastructureError
-from dft_search.launch.alive import watched
+from dft_search.launch.alive import ClusterWatch, watched
 
 ADDRESS = "RAY_ADDRESS"
 
@@ -64,14 +64,15 @@ def connected(hint: str = "") -> Iterator[bool]:
         raise InfrastructureError(f"cannot connect to {where}: {reason}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
-    with watched(_doors(), hint) as watch:
-        try:
+    watch: ClusterWatch | None = None
+    try:
+        with watched(_doors(), hint) as watch:
             yield ours
-        finally:
-            if watch.gone:
-                atexit.unregister(ray.shutdown)  # it would wait for what is gone
-            elif not joined:
-                ray.shutdown()
+    finally:  # behind the watch, which judges an error by whether the cluster answers: ours does so no more after this
+        if watch is not None and watch.gone:
+            atexit.unregister(ray.shutdown)  # it would wait for what is gone
+        elif not joined:
+            ray.shutdown()
 
 
 def is_answered(address: str) -> bool:

@@ -1,6 +1,7 @@
 """The shape of a slot, what is sent to it and what comes back: plain data, the same on every rank."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dft_search.evaluation.options import Part
@@ -53,6 +54,7 @@ class Job:
         live: its steps are told as they come (``Slot.progress``), not with reports alone.
         background: checkpoints are written beside the steps.
         checkpoint_seconds: longest time between two checkpoints.
+        known: fraction of its newest report that the study holds; see ``training.loop.Run``.
     """
 
     trial: int
@@ -69,6 +71,11 @@ class Job:
     live: bool = False
     background: bool = False
     checkpoint_seconds: float = 300.0
+    known: float | None = None
+
+    def knowing(self, fractions: Iterable[float]) -> "Job":
+        """The job as it is given out again, once reports at these fractions have arrived."""
+        return self if self.known is None else replace(self, known=max(self.known, *fractions, 0.0))
 
 
 @dataclass(frozen=True)

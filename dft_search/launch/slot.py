@@ -261,7 +261,8 @@ class Slot:
             if self.closed or generation != self.generation or self.active is None:
                 return None
             self.taken.add((generation, rank))
-            return self.active.number, self.active.job
+            told = [report.report["fraction"] for report in self.active.reports if report.report is not None]
+            return self.active.number, self.active.job.knowing(told)
 
     async def heartbeat(self, number: int, beat: Beat) -> Wish:
         """Rank 0 tells how far it is; the answer is what it should do beside its steps."""

@@ -113,6 +113,7 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
         checkpoint_seconds=job.checkpoint_seconds,
         background=job.background,
         micro_batch_rows=job.micro_batch_rows,
+        known=job.known,
     )
     with SlotReporter(slot, number, job, recipe, session) as reporter:
         if job.untrained:

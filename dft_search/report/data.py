@@ -186,7 +186,7 @@ def _proposed(view: StudyView) -> dict[str, Any] | None:
     if view.proposed is None:
         return None
     found = view.proposed
-    return {"conversion": found["i"], "thinking": found["j"], "share": found["share_pair"]}
+    return {"conversion": found["i"], "thinking": found["j"], "share": found["stability"]["pair"]}
 
 
 def _curves(view: StudyView, labels: Mapping[int, str]) -> dict[str, Any]:

@@ -151,6 +151,7 @@ def _open_record(
         scoring = definition.recipe.scoring
         parts: list[Part] = ["steer", "select", *(["test"] if scoring is not None and scoring.test else [])]  # type: ignore[list-item]
         tracker.log_inputs(parent, [inputs.own, *inputs.items(definition.recipe, parts)])
+    known = {"experiment_id": tracker.experiment_id} if tracker.experiment_id else {}
     folder.update_state(
         name=options.name,
         created=state.get("created", time.time()),
@@ -160,7 +161,7 @@ def _open_record(
         model=definition.recipe.model.path,
         budget={"planned": options.budget.trials},
         slots=options.slots.model_dump(include={"workers", "gpus_per_worker", "cpus_per_worker"}),
-        mlflow={"uri": mask(uri), "experiment_id": tracker.experiment_id, "run_id": parent},
+        mlflow={**state.get("mlflow", {}), **known, "uri": mask(uri), "run_id": parent},
         versions=versions(),
         data=data,
     )

@@ -97,7 +97,16 @@ class StudySession:
             self.watcher.started(record)
             name, folder = record.name, record.checkpoint_uri
             return Job(
-                record.trial, name, section, recipe.hash, record.seed, folder, list(rungs), parts, untrained=untrained
+                record.trial,
+                name,
+                section,
+                recipe.hash,
+                record.seed,
+                folder,
+                list(rungs),
+                parts,
+                untrained=untrained,
+                known=record.fraction,
             )
 
     def _open_run(self, record: TrialRecord, recipe: Recipe, parts: list[Any], untrained: bool) -> None:

@@ -103,13 +103,21 @@ class StudyFolder:
         return sorted(records, key=lambda record: record.trial)
 
     def append_report(self, number: int, report: dict[str, Any]) -> None:
-        """One more line in ``reports.jsonl``; predictions per item go to ``items.json``."""
+        """One more line in ``reports.jsonl``; predictions per item go to ``items.json``.
+
+        A trial that went on from before a report tells it again: the later word takes its place.
+        """
         report = dict(report)
         items = report.pop("items", None)
         folder = self.trial(number)
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "reports.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(report) + "\n")
+        file, before = folder / "reports.jsonl", self.read_reports(number)
+        kept = [old for old in before if not report.get("scores") or old["fraction"] < report["fraction"]]
+        is_cut = file.exists() and not file.read_bytes().endswith(b"\n")
+        if is_cut or len(kept) < len(before):
+            write_text(file, "".join(json.dumps(old) + "\n" for old in kept))
+        with open(file, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps(report) + "\n")
         if items:
             write_json(folder / "items.json", items)
 

@@ -83,6 +83,7 @@ class Store:
                 client.log_artifact(run, data["source"])
             elif operation.kind == "reopen":
                 client.update_run(run, status="RUNNING")
+                self._experiment(client)  # whoever goes on wants to name its page
                 self._held.pop(run, None)
             else:
                 client.set_terminated(run, data["status"], end_time=operation.time)

@@ -11,6 +11,7 @@ from dft_search.config import Problem, RequestError, expand_path
 from dft_search.data.encode import Encoded
 from dft_search.training import base, checkpoints
 from dft_search.training.micro import OutOfMemory, is_out_of_memory, micro_batch_rows
+from dft_search.training.places import remove
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Decision, Report, Reporter, StepRecord
 from dft_search.training.saver import Saver
@@ -36,6 +37,8 @@ class Run:
         background: write checkpoints beside the steps, from a copy in main memory.
         steps_limit: stop after so many steps, unscored and without a checkpoint (replays).
         micro_batch_rows: rows of a micro-batch in place of what the recipe says or leaves to choice.
+        known: fraction of the newest report that the caller holds, 0 for none. A checkpoint that has told more is of no
+            use to it, since a report is told once: the run begins anew. None: any checkpoint is gone on from.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Run:
     background: bool = False
     steps_limit: int | None = None
     micro_batch_rows: int | None = None
+    known: float | None = None
 
 
 @dataclass(frozen=True)
@@ -253,6 +257,12 @@ class _Progress:
             if name in _SAME and state[name] != mine:
                 message = f"{newest} belongs to another run: its {name} is {state[name]}"
                 raise RequestError(Problem(message, expected=str(mine)))
+        ahead = self.run.known is not None and state["reported"] > self.run.known
+        if self.session.agree(ahead):  # all ranks have read it by now
+            if self.session.rank == 0:
+                remove(self.run.folder)
+            self.session.agree(0)  # no rank writes before all is gone
+            return
         checkpoints.load(newest, self.built.model, self.stepper.optimizer, self.session)
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.flops = state["flops"]

@@ -113,14 +113,14 @@ def whole_within(live: LiveModel, mode: str) -> list[int]:
 
 
 def look_at(live: LiveModel, mode: Any) -> dict[str, Any]:
-    """All requests, seven, one and none of each kind; then an error on one rank; then once more."""
+    """One request of each kind, all of them, seven and none; then an error on one rank; then all again."""
     before, counted, lm = shards(live.model), Counted(), LiveLM(live, mode=mode)
-    result: dict[str, Any] = {"all": answers(lm), "batches": counted.taken()}
-    result["seven"] = [list(found) for found in lm.loglikelihood(instances("loglikelihood", SEVEN))]
-    counted.taken()
+    result: dict[str, Any] = {}
     result["one"] = answers(lm, SEVEN[:1], ["The cow"], [("The cat sat on", {"max_gen_toks": 7})])
     result["one_batches"] = counted.taken()
-    result["trained"] = train(live) > 0  # one rank had no pass at all: the other must not wait for it
+    result["trained"] = train(live) > 0  # one rank had no pass since the last step: the other must not wait for it
+    result |= {"all": answers(lm), "batches": counted.taken()}
+    result["seven"] = [list(found) for found in lm.loglikelihood(instances("loglikelihood", SEVEN))]
     result["none"] = answers(lm, [], [], [])
     result["failure"] = failure(lm, live, live.rank, live.world_size)
     result["again"] = answers(lm) == result["all"]

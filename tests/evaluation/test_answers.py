@@ -49,8 +49,8 @@ def test_scores_equal_the_harness_evaluation(tmp_path, live):
 
 
 def test_mkqa_asks_how_sure_the_model_is_of_its_answer(tmp_path, live):
-    path = generating(tmp_path, metric="best_f1", metrics=["f1", "answerable_f1"], normalizer="mkqa")
-    scores = Scorer(scoring(["said"], path), samples=True).score(live, "steer")
+    mkqa = {"metric": "best_f1", "metrics": ["f1", "answerable_f1"], "normalizer": "mkqa"}
+    scores = Scorer(scoring(["said"], generating(tmp_path, **mkqa)), samples=True).score(live, "steer")
     samples = scores.samples["said"]
     sure = []
     for sample in samples:
@@ -72,6 +72,13 @@ def test_mkqa_asks_how_sure_the_model_is_of_its_answer(tmp_path, live):
         best = max(best, running)
     assert scores.values["said"].value == pytest.approx(best / len(samples))
     assert scores.values["said"].value > 0.5 == scores.values["said"].chance
+    constant = generating(tmp_path, "same", **{**mkqa, "no_answer": "constant"})
+    running = best = sum(sample.choices == ("",) for sample in samples)
+    for sample in samples:
+        running += sample.values["f1"] if sample.choices != ("",) else -bool(sample.output.strip())
+        best = max(best, running)
+    found = Scorer(scoring(["same"], constant)).score(live, "steer")
+    assert found.values["same"].value == pytest.approx(best / len(samples))
     answerable = [s.values["f1"] for s in samples if s.choices != ("",)]
     assert scores.values["said.answerable_f1"].value == pytest.approx(statistics.fmean(answerable))
 

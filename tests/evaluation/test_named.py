@@ -121,7 +121,7 @@ def test_data_that_are_not_there(tmp_path, monkeypatch):
         load_task("xnli_sw").items("steer")
     (text,) = map(str, error.value.problems)
     assert "xnli.yaml" in text and "harness.task: data set facebook/xnli (sw) cannot be read" in text
-    assert "hf download --repo-type dataset facebook/xnli" in text and "hub/facebook/xnli/sw/test.jsonl" in text
+    assert "hf download --repo-type dataset facebook/xnli" in text and "hub/facebook/xnli/sw/SPLIT.jsonl" in text
 
 
 def test_a_copy_without_the_split(copies):

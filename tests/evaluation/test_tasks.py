@@ -246,3 +246,27 @@ def test_shipped_tasks_are_complete():
         assert task.document.path is not None and name.startswith(task.document.path.stem), "how a task is found"
     for suite, members in suites().items():
         assert set(members) <= set(names), suite
+
+
+def test_the_official_file_of_mkqa(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFT_SEARCH_DATA", str(tmp_path))
+    answers = [
+        [
+            {"type": "entity", "entity": "Q1", "text": "北京 <市>", "aliases": ["北平", "'京'"]},
+            {"type": "x", "text": "京"},
+        ],
+        [{"type": "unanswerable", "entity": "", "text": None}],
+        [{"type": "long_answer", "text": None, "aliases": []}, {"type": "long_answer", "text": None}],
+    ]
+    lines = [
+        {"example_id": k, "query": f"q {k}", "queries": {"zh_cn": f"问 {k}"}, "answers": {"zh_cn": answers[k % 3]}}
+        for k in range(60)
+    ]
+    (tmp_path / "eval").mkdir()
+    packed = gzip.compress("\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode())
+    (tmp_path / "eval" / "mkqa.jsonl.gz").write_bytes(packed)
+    task = load_task("mkqa_full_zh")
+    items = {item.id: item for part in PARTS for item in task.items(part)}
+    assert len(items) == 60
+    assert (items["3"].text, items["3"].choices) == ("问题: 问 3\n回答:", ("北京 <市>", "京", "北平", "'京'"))
+    assert items["4"].choices == items["5"].choices == ("",), "no answer"

@@ -400,11 +400,11 @@ def test_the_maps_mark_the_papers_layers_and_those_of_the_entropy_profile(tmp_pa
     folder = full_study(tmp_path / "demo", trials=40).folder
     before = build_report(folder)
     assert before["layer_map"]["entropy"] is None
-    proposal = {"i": 1, "j": 5, "share_i": 1.0, "share_j": 0.83, "share_pair": 0.83}
+    proposal = {"tokens": "query", "i": 1, "j": 5, "stability": {"i": 1.0, "j": 0.83, "pair": 0.83}}
     (folder / "layers.json").write_text(json.dumps({"proposal": proposal}))
     report = build_report(folder)
     assert report["layer_map"]["entropy"] == {"conversion": 1, "thinking": 5, "share": 0.83}
     page = (folder / "report.html").read_text()
     maps = page.count("the layers that the entropy profile proposes")
     assert maps == page.count("s layers, at this depth<") == 1 + bool(report["layer_map"]["surface"]["points"])
-    assert "entropy proposes (conversion 1, thinking 5; in 83% of resamples of its prompts)" in page
+    assert "entropy proposes (conversion 1, thinking 5; in 83 % of resamples of its prompts)" in page.replace("\xa0", " ")

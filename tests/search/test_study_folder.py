@@ -28,6 +28,22 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
     with open(folder.trial(0) / "reports.jsonl", "a") as file:
         file.write('{"fraction": 1')
     assert folder.read_reports(0) == [{"fraction": 0.5}]
+    folder.append_report(0, {"fraction": 1.0})
+    assert folder.read_reports(0) == [{"fraction": 0.5}, {"fraction": 1.0}]
+
+
+def test_a_report_that_is_told_again_takes_the_place_of_what_was_told_from_there_on(tmp_path):
+    """A trial that began anew tells all of its reports; steps without scores are added to what is there."""
+    folder, scores = StudyFolder(tmp_path), {"score": {"value": 1.0, "stderr": None, "n": 2}}
+    for step, fraction, told in [
+        (5, 0.5, scores),
+        (10, 1.0, scores),
+        (3, 0.25, scores),
+        (5, 0.5, scores),
+        (7, 0.5, {}),
+    ]:
+        folder.append_report(0, {"step": step, "fraction": fraction, "scores": told})
+    assert [report["step"] for report in folder.read_reports(0)] == [3, 5, 7]
 
 
 HOLD = "import sys, pathlib; from dft_search.search.study_folder import StudyFolder\n" + (

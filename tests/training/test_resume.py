@@ -69,6 +69,21 @@ def test_a_finished_run_says_so_again_and_trains_nothing(world, tmp_path):
     assert again.end == first.end and again.memory.reports == [] and same(first.weights, again.weights)
 
 
+@pytest.mark.parametrize("known", [0.0, 0.5])
+def test_a_checkpoint_that_told_more_than_the_caller_holds_is_not_gone_on_from(known, world, ranks, tmp_path):
+    """The caller's record is older (a copy), so it never gets those reports: all are made again, the same ones."""
+    recipe = make_recipe(world)
+    whole = ranks(train, recipe, tmp_path, rungs=(0.5,))[0]
+    held = ranks(train, recipe, tmp_path, rungs=(0.5,), known=1.0)[0]
+    assert held.end == whole.end and held.memory.reports == []
+    again = ranks(train, recipe, tmp_path, rungs=(0.5,), known=known)[0]
+    assert [(r.fraction, r.scores, r.items) for r in again.memory.reports] == [
+        (r.fraction, r.scores, r.items) for r in whole.memory.reports
+    ]
+    assert same(whole.weights, again.weights) and again.memory.losses == whole.memory.losses
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000006"]
+
+
 def test_only_the_newest_checkpoint_stays_and_unfinished_ones_do_not_count(world, tmp_path):
     recipe = make_recipe(world)
     (tmp_path / ".step-00000009.writing").mkdir()

@@ -172,12 +172,13 @@ def train(
     memory: Memory | None = None,
     device: torch.device = CPU,
     background: bool = False,
+    known: float | None = None,
 ) -> Trained:
     """Run ``recipe`` on the ranks of this process's group and gather its weights."""
     session = Session.from_environment(device)
     workspace = workspace or Workspace()
     memory = memory or Memory()
-    run = Run("tiny", seed, str(folder), list(rungs), background=background)
+    run = Run("tiny", seed, str(folder), list(rungs), background=background, known=known)
     end = run_training(recipe, run, memory, session, workspace)
     parameters = dict(workspace.latest.model.named_parameters())
     whole = {name: gather(parameter) for name, parameter in parameters.items()}

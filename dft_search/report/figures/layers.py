@@ -160,7 +160,7 @@ def about_pairs(found: Mapping[str, Any]) -> str:
         said.append(f"The diamond marks the DFT paper's layers ({pair}).")
     if (entropy := found["entropy"]) is not None:
         pair = f"conversion {entropy['conversion']}, thinking {entropy['thinking']}"
-        share = f"in {entropy['share']:.0%} of resamples of its prompts"
+        share = f"in {100 * entropy['share']:.0f} % of resamples of its prompts"
         said.append(f"The triangle marks the layers that the untrained model's entropy proposes ({pair}; {share}).")
     return " ".join(said)
 
