@@ -89,6 +89,16 @@ def test_the_study_block_is_valid() -> None:
     assert [parameter.key for parameter in space.parameters][0] == "training.trainable"
 
 
+def test_the_judge_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dft_search.evaluation.judge import read_judge_file
+
+    (block,) = [text for text in blocks("README.md", "yaml") if "judge:" in text]
+    monkeypatch.setenv("DFT_SEARCH_DATA", "/data")
+    (tmp_path / "judge.yaml").write_text(block)
+    _, options = read_judge_file(str(tmp_path / "judge.yaml"))
+    assert options.judge.endpoint is not None and options.opponent.file == str(tmp_path / "sft_answers.jsonl")
+
+
 def test_the_loss_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [text for text in blocks("README.md", "python") if "compute_loss" in text and "Trainer" not in text]
     exec(compile(block.replace("meta-llama/Llama-2-7b-hf", expand_path("package:demo/base")), "README.md", "exec"), {})

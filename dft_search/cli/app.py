@@ -11,6 +11,7 @@ import dft_search
 from dft_search.cli import (
     data,
     doctor,
+    evaluate,
     export,
     init,
     layers,
@@ -61,7 +62,9 @@ def top(
         raise typer.Exit(WRONG_REQUEST)
 
 
-for verb in (init, plan, search, submit, status, stop, resume, report, export, verify, train, layers, doctor, schema):
+VERBS = [init, plan, search, submit, status, stop, resume, report, export, verify]
+VERBS += [train, evaluate, layers, doctor, schema]
+for verb in VERBS:
     app.command(verb.__name__.rpartition(".")[2])(verb.run)
 app.add_typer(data.app, name="data")
 

@@ -1,6 +1,7 @@
 """What identifies a frozen base model, so that a checkpoint can name it instead of copying it."""
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,10 +16,19 @@ def fingerprint(folder: str) -> str:
     Files above 64 MiB are read at 64 places of 1 MiB each, their two ends among them: other weights differ everywhere,
     and reading 14 GB at every start would take longer than many a trial.
     """
+    return hash_files(model_files(folder))
+
+
+def model_files(folder: str) -> list[Path]:
+    """A model folder's configuration and weight files, by name."""
+    weights = (".safetensors", ".bin")
+    return [path for path in sorted(Path(folder).iterdir()) if path.name == "config.json" or path.suffix in weights]
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """16 hex digits over names, sizes and contents of files as they are now, large ones as in ``fingerprint``."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).iterdir()):
-        if path.name != "config.json" and path.suffix not in (".safetensors", ".bin"):
-            continue
+    for path in paths:
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}\n".encode())
         with path.open("rb") as file:
