@@ -24,7 +24,7 @@ from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
 from dft_search.search.storage import open_storage
 from dft_search.search.study_folder import StudyFolder, studies_folder
-from dft_search.tracking.audit import open_children
+from dft_search.tracking.audit import strangers
 from dft_search.tracking.background import BackgroundTracker
 from dft_search.tracking.operations import new_run
 from dft_search.tracking.secrets import mask
@@ -113,18 +113,19 @@ def run_phases(
 
 
 def _close_strangers(session: StudySession, uri: str) -> None:
-    """Close runs that an earlier session opened and that this folder does not know: it was copied before they began.
+    """Close runs that an earlier session made and that this folder does not know: it was copied before they began.
 
-    Their trials run again, each in a run of its own.
+    Their trials run again, each in a run of its own, so even one that was finished counts as interrupted: nothing here
+    rests on it.
     """
     tracker, options = session.tracker, session.options
     known = {record.mlflow_run_id for record in session.records.values() if record.mlflow_run_id}
     try:
         parent = tracker.resolve(session.parent)
-        strangers = open_children(uri, options.tracking.experiment or options.name, parent, known)
+        unknown = strangers(uri, options.tracking.experiment or options.name, parent, known)
     except InfrastructureError:
         return  # `doctor --fix` finds them once the store answers
-    for run in strangers:
+    for run in unknown:
         tracker.log(run, [], {"outcome": Outcome.INTERRUPTED.value})
         tracker.end(run, "KILLED")
 

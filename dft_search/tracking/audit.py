@@ -106,14 +106,15 @@ def read_runs(uri: str, experiment: str) -> list[RunState]:
         return runs
 
 
-def open_children(uri: str, experiment: str, parent: str, known: Collection[str]) -> list[str]:
-    """Ids of the runs under ``parent`` that are still open and that nobody knows (by their id or their local one).
+def strangers(uri: str, experiment: str, parent: str, known: Collection[str]) -> list[str]:
+    """Ids of the runs that some ``Tracker`` made under ``parent``, that nobody knows (by their id or their local one),
+    and that do not stand as interrupted.
 
     Raises:
         InfrastructureError: the store does not answer.
     """
-    runs = [run for run in read_runs(uri, experiment) if run.tags.get(PARENT) == parent and run.status == "RUNNING"]
-    return [run.run_id for run in runs if run.run_id not in known and run.key not in known]
+    runs = [run for run in read_runs(uri, experiment) if run.tags.get(PARENT) == parent and run.key]
+    return [run.run_id for run in runs if run.status != "KILLED" and not {run.run_id, run.key} & set(known)]
 
 
 @contextmanager
