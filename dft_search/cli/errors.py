@@ -1,5 +1,6 @@
 """How a verb ends: every expected error as one line on standard error, with the exit code that belongs to it."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from typing import Any, NoReturn
 
 from typer.core import TyperGroup
 
-from dft_search.config import InfrastructureError, Interrupted, RequestError
+from dft_search.config import FailedElsewhere, InfrastructureError, Interrupted, RequestError
 
 DONE, WRONG_REQUEST = 0, 2
 
@@ -34,13 +35,15 @@ class Verbs(TyperGroup):
         except (InfrastructureError, Interrupted) as error:
             say(str(error))
             code = error.exit_code
+        except FailedElsewhere as error:
+            code = error.exit_code
         except Exception as error:
             if not hasattr(error, "format_message"):  # only typer's usage errors have it: unknown verb, option, type
                 raise
             command = getattr(getattr(error, "ctx", None), "command_path", "dft-search")
             say(f"{error.format_message()} (see '{command} --help')")
             code = WRONG_REQUEST
-        sys.exit(DONE if code is None else code)
+        _exit(DONE if code is None else code)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; Ctrl-C and SIGTERM end it alike, and both leave work that can be resumed."""
@@ -48,6 +51,15 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted("interrupted") from None
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process, as one of several ranks in the way that suits those."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from dft_search.training.session import leave
+
+        leave(code)
+    sys.exit(code)
 
 
 def say(text: str) -> None:

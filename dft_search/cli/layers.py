@@ -21,7 +21,10 @@ def run(
     rows: Annotated[int, typer.Option("--rows", min=2, help="Prompts of each language, at most.")] = 200,
     gradients: Annotated[
         bool,
-        typer.Option("--gradients/--no-gradients", help="Compare gradients, with 3 times the memory of the weights."),
+        typer.Option(
+            "--gradients/--no-gradients",
+            help="Compare gradients, with 3 times the memory of the weights; not on several ranks.",
+        ),
     ] = True,
     maps: Annotated[bool, typer.Option("--map", help="Draw PCA and t-SNE maps of the prompts' states.")] = False,
     after: Annotated[
@@ -35,7 +38,8 @@ def run(
 
     Entropy of what each layer would say, with proposed layers for conversion (i) and thinking (j) and how stable they
     are; retrieval of translations; gradients against the goal. Writes layers.json, layers.html and pictures; --map
-    adds where the prompts of both languages lie.
+    adds where the prompts of both languages lie. Runs on several ranks under torchrun, with --no-gradients: for a model
+    that does not fit on one.
 
     Example: dft-search layers quickstart --rows 100
     """
@@ -47,9 +51,10 @@ def run(
         path = str(bundle_file(path))
     with only_documents(as_json):
         given = overrides or []
-        found, folder = look_inside(
-            path, given, out=out, rows=rows, gradients=gradients, maps=maps, after=after, say=_tell
-        )
+        told = look_inside(path, given, out=out, rows=rows, gradients=gradients, maps=maps, after=after, say=_tell)
+    if told is None:
+        return
+    found, folder = told
     if as_json:
         print_json(found)
         return
@@ -58,7 +63,7 @@ def run(
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(text, file=sys.stderr, flush=True)
 
 
 def _show(found: dict[str, Any], out: Console) -> None:

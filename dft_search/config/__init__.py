@@ -4,10 +4,11 @@ from dft_search.config.build import apply_overrides, build, known_keys, set_key
 from dft_search.config.document import Document, dotted, load_document, parse_document, parse_value
 from dft_search.config.options import Options
 from dft_search.config.paths import expand_path, home, is_portable
-from dft_search.config.problems import InfrastructureError, Interrupted, Problem, RequestError, nearest
+from dft_search.config.problems import FailedElsewhere, InfrastructureError, Interrupted, Problem, RequestError, nearest
 
 __all__ = [
     "Document",
+    "FailedElsewhere",
     "InfrastructureError",
     "Interrupted",
     "Options",

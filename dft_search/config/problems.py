@@ -63,6 +63,14 @@ class Interrupted(Exception):
     exit_code = 3
 
 
+class FailedElsewhere(Exception):
+    """Another rank failed and tells why; this one ends without a word, with the same exit code."""
+
+    def __init__(self, exit_code: int):
+        self.exit_code = exit_code
+        super().__init__("another rank failed")
+
+
 def nearest(name: object, candidates: Iterable[str]) -> str | None:
     """The candidate that most resembles ``name``, or None when none is near."""
     found = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=0.6)

@@ -122,5 +122,5 @@ def _exchange(live: LiveModel, found: list[Result], failure: Exception | None) -
     for part in parts:
         if isinstance(part, _Failure):
             kind = torch.OutOfMemoryError if part.out_of_memory else RuntimeError
-            raise kind(f"scoring failed on rank {part.rank}: {part.message}")
+            raise kind(f"rank {part.rank} failed: {part.message}")
     return [result for part in parts for result in part]

@@ -14,13 +14,16 @@ from dft_search.data.encode import Encoded, EncodedRow, encode_rows
 from dft_search.data.rows import Rows, read_rows
 from dft_search.layers.gradients import Alignments, align_gradients, needed_rows
 from dft_search.layers.map import Readings, chosen_layers, map_states
-from dft_search.layers.prompts import LANGUAGES, PromptReadings, read_prompts
+from dft_search.layers.prompts import LANGUAGES, PromptReadings
 from dft_search.layers.proposal import Proposal, mean_profile, propose
 from dft_search.layers.retrieval import retrieve
+from dft_search.layers.sharded import read_on_ranks, spread_model
 from dft_search.layers.trained import load_trained
 from dft_search.models import structure
 from dft_search.models.loading import load_model, load_tokenizer
 from dft_search.training.recipe import Recipe
+from dft_search.training.session import Session
+from dft_search.training.together import together
 
 FORMAT = 1
 ROWS = 200  # prompts of each language
@@ -36,40 +39,45 @@ def profile_recipe(
     gradients: bool = True,
     maps: bool = False,
     after: Path | None = None,
-    device: str | None = None,
+    session: Session | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Look into the model of a recipe, untrained, with its own rows.
+) -> dict[str, Any] | None:
+    """Look into the model of a recipe, untrained, with its own rows. Collective when there are several ranks.
 
     Args:
         recipe: of a checked file. What it would train, and at which layers, is ignored.
         rows: at most so many prompts of each language, drawn once and always alike.
-        gradients: also compare gradients, which takes three times the memory of the weights and most of the time.
+        gradients: also compare gradients, which takes three times the memory of the weights and most of the time, on a
+            single rank.
         maps: also draw maps of the prompts' states.
         after: a trained model or adapter, to be drawn on the same maps (``trained.find_trained``).
-        device: by default the first GPU, else the CPU.
+        session: the ranks that hold the model together; by default those of torchrun, or this process alone on the
+            first GPU, else the CPU.
         say: is told what is being done.
 
     Returns:
-        What ``layers.json`` holds, plain data; see ``describe``.
+        What ``layers.json`` holds, plain data; see ``describe``. None on other ranks than 0.
 
     Raises:
         RequestError: model or rows cannot be used, or the rows have one language only.
+        InfrastructureError: an error on one of several ranks.
+        FailedElsewhere: as ``together``.
     """
-    import torch
-
     began = time.monotonic()
+    ranks = session or Session.from_environment()
+    if ranks.world_size > 1:
+        ranks.mesh()  # exchanges something: not to be left to when weights are read
     say("Reading rows")
-    encoded, fingerprint, tokenizer = _encode(recipe, max(rows, needed_rows() if gradients else 0))
-    prompts = encoded[:rows]
-    if len(prompts) < 2:
-        problem = Problem("one usable row", key="recipe.data.train.files", expected="at least two rows to compare")
-        raise RequestError(problem)
+    encoded, fingerprint, tokenizer = together(
+        ranks, lambda: _encode(recipe, max(rows, needed_rows() if gradients else 0))
+    )
+    prompts, inner_norm = encoded[:rows], recipe.objective.inner_norm
     say(f"Loading {recipe.model.path}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(recipe.model, device)
+    live = together(ranks, lambda: spread_model(load_model(recipe.model), tokenizer, ranks))
+    model = live.model
     say(f"Reading {len(prompts)} prompts in two languages, layer by layer")
-    readings = read_prompts(model, prompts, inner_norm=recipe.objective.inner_norm)
+    readings = together(ranks, lambda: read_on_ranks(live, prompts, inner_norm=inner_norm))
+    models = {"before": readings}
     aligned = None
     if gradients:
         say("Comparing gradients, layer by layer")
@@ -81,9 +89,15 @@ def profile_recipe(
         "language": recipe.data.target_language,
         "rows": len(prompts),
         "data_fingerprint": fingerprint,
-        "inner_norm": recipe.objective.inner_norm,
+        "inner_norm": inner_norm,
         "has_bos": encoded.has_bos,
     }
+    if after is not None:
+        say(f"Reading the same prompts with {after}")
+        del model, live  # their memory is wanted
+        models["after"] = _read_trained(recipe, after, facts["num_layers"], prompts, tokenizer, ranks)
+    if ranks.rank != 0:
+        return None
     shown = [
         _by_token(row, language, readings[language].entropies[number], tokenizer)
         for number, row in enumerate(prompts[:SHOWN_ROWS])
@@ -91,14 +105,17 @@ def profile_recipe(
     ]
     document = describe(prompts, readings, aligned, encoded.has_bos, facts) | {"tokens": shown}
     if maps:
-        models = {"before": readings}
-        if after is not None:
-            say(f"Reading the same prompts with {after}")
-            del model
-            trained = load_trained(after, recipe.model, facts["num_layers"], device)
-            models["after"] = read_prompts(trained, prompts, inner_norm=recipe.objective.inner_norm)
         document["map"] = _maps(models, document, say)
     return document | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def _read_trained(
+    recipe: Recipe, folder: Path, num_layers: int, prompts: Sequence[EncodedRow], tokenizer: Any, ranks: Session
+) -> Readings:
+    """The same prompts, read by the trained model."""
+    load = lambda: load_trained(folder, recipe.model, num_layers, "cpu")  # noqa: E731
+    live = together(ranks, lambda: spread_model(load(), tokenizer, ranks))
+    return together(ranks, lambda: read_on_ranks(live, prompts, inner_norm=recipe.objective.inner_norm))
 
 
 def _maps(models: Mapping[str, Readings], document: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
@@ -154,11 +171,11 @@ def _encode(recipe: Recipe, most: int) -> tuple[Encoded, str, Any]:
     random.Random("layers order").shuffle(drawn)  # whatever a part of them is used for, it comes from the whole file
     tokenizer = load_tokenizer(recipe.model)
     some = Rows([rows.rows[index] for index in drawn], rows.dropped, rows.fingerprint)
-    return (
-        encode_rows(some, tokenizer, recipe.data, query_text=recipe.objective.conversion.text),
-        rows.fingerprint,
-        tokenizer,
-    )
+    encoded = encode_rows(some, tokenizer, recipe.data, query_text=recipe.objective.conversion.text)
+    if len(encoded) < 2:
+        problem = Problem("one usable row", key="recipe.data.train.files", expected="at least two rows to compare")
+        raise RequestError(problem)
+    return encoded, rows.fingerprint, tokenizer
 
 
 def _sums(

@@ -19,6 +19,7 @@ from dft_search.models.segments import Segment, make_plan
 
 LANGUAGES = ("target", "english")
 BATCH_TOKENS = 4096  # of both languages, in one forward pass
+BatchReadings = list[tuple[list[np.ndarray], Tensor]]  # entropies and pooled states, in the order of LANGUAGES
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,23 @@ def read_prompts(model: nn.Module, rows: Sequence[EncodedRow], *, inner_norm: bo
             of the last layer it always does.
     """
     enable_segments(structure.causal_lm(model).config)
+    return put_together([read_batch(model, batch, inner_norm) for batch in prompt_batches(rows)])
+
+
+def put_together(batches: Sequence[BatchReadings]) -> dict[str, PromptReadings]:
+    """Readings of all rows from those of ``prompt_batches``, in their order."""
     entropies: dict[str, list[np.ndarray]] = {language: [] for language in LANGUAGES}
     pooled: dict[str, list[Tensor]] = {language: [] for language in LANGUAGES}
-    for batch in _batches(rows):
-        for language, (found, states) in zip(LANGUAGES, _read(model, batch, inner_norm), strict=True):
+    for batch in batches:
+        for language, (found, states) in zip(LANGUAGES, batch, strict=True):
             entropies[language] += found
             pooled[language].append(states)
     return {language: PromptReadings(entropies[language], torch.cat(pooled[language])) for language in LANGUAGES}
 
 
 @torch.no_grad()
-def _read(model: nn.Module, rows: Sequence[EncodedRow], inner_norm: bool) -> list[tuple[list[np.ndarray], Tensor]]:
-    """Entropies and pooled states of one batch, in the order of ``LANGUAGES``."""
+def read_batch(model: nn.Module, rows: Sequence[EncodedRow], inner_norm: bool) -> BatchReadings:
+    """Read one batch, every block once; arguments as ``read_prompts``, of a model that takes segments already."""
     layers, device = structure.num_layers(model), structure.device_of(model)
     prompts = [(row.segments[f"{side}_prompt"], row.spans[f"{side}_prompt"]) for side in LANGUAGES for row in rows]
     plan = make_plan([Segment(tokens, layers) for tokens, _ in prompts])
@@ -78,13 +84,14 @@ def _read(model: nn.Module, rows: Sequence[EncodedRow], inner_norm: bool) -> lis
     return [(found[side], pooled[side]) for side in sides]
 
 
-def _batches(rows: Sequence[EncodedRow]) -> Iterator[list[EncodedRow]]:
-    """Rows in order, as many at a time as ``BATCH_TOKENS`` allows, at least one."""
+def prompt_batches(rows: Sequence[EncodedRow], parts: int = 1) -> Iterator[list[EncodedRow]]:
+    """Rows in order, as many at a time as ``BATCH_TOKENS`` and an even division into ``parts`` allow, at least one."""
+    lengths = [sum(len(row.segments[f"{side}_prompt"]) for side in LANGUAGES) for row in rows]
+    most = min(BATCH_TOKENS, -(-sum(lengths) // parts))
     batch: list[EncodedRow] = []
     tokens = 0
-    for row in rows:
-        own = sum(len(row.segments[f"{side}_prompt"]) for side in LANGUAGES)
-        if batch and tokens + own > BATCH_TOKENS:
+    for row, own in zip(rows, lengths, strict=True):
+        if batch and tokens + own > most:
             yield batch
             batch, tokens = [], 0
         batch.append(row)

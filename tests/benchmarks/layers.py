@@ -26,6 +26,7 @@ from dft_search.layers.profile import profile_recipe
 from dft_search.models.options import ModelOptions
 from dft_search.objectives.options import Objective
 from dft_search.training.recipe import Recipe
+from dft_search.training.session import Session
 from tests.benchmarks.demo_arms import TOP
 from tests.benchmarks.program import teller
 from tests.benchmarks.quality_grid import DEEPEST_CONVERSION, RECORDED, SEEDS, WORLDS, Entry, read, world_folder
@@ -61,7 +62,9 @@ def profile(folder: Path, kind: str) -> dict[str, Any]:
         data=DataOptions(train=TrainOptions(files=[str(folder / "train.jsonl")]), max_length=64, target_language="qaa"),
         objective=Objective(conversion=on, thinking=on),
     )
-    return profile_recipe(recipe, device="cpu")
+    found = profile_recipe(recipe, session=Session(0, 1, torch.device("cpu")))
+    assert found is not None
+    return found
 
 
 def opinions(found: Mapping[str, Any], term: str, deepest: int) -> dict[str, np.ndarray]:

@@ -82,7 +82,7 @@ def test_unequal_work_ends(ranks, expected, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_on_one_rank_is_raised_on_both(ranks, mode):
     assert ranks[1][mode]["failure"] == "ValueError: a broken block"
-    assert ranks[0][mode]["failure"] == "RuntimeError: scoring failed on rank 1: ValueError: a broken block"
+    assert ranks[0][mode]["failure"] == "RuntimeError: rank 1 failed: ValueError: a broken block"
 
 
 @pytest.mark.parametrize("what", ["again", "trained_again", "sharded", "unchanged", "training"])
