@@ -77,7 +77,7 @@ def profile_recipe(
     model = live.model
     say(f"Reading {len(prompts)} prompts in two languages, layer by layer")
     readings = together(ranks, lambda: read_on_ranks(live, prompts, inner_norm=inner_norm))
-    models = {"before": readings}
+    models: dict[str, Readings] = {"before": readings}
     aligned = None
     if gradients:
         say("Comparing gradients, layer by layer")

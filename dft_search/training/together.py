@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -40,7 +41,8 @@ def together(session: Session, make: Callable[[], T]) -> T:
     if not failed:
         return found
     if session.rank != failed[0]:
-        time.sleep(GRACE)
+        with suppress(KeyboardInterrupt):  # as SIGTERM may come here; there is nothing left to stop
+            time.sleep(GRACE)
         raise FailedElsewhere(int(codes[failed[0]]))
     assert failure is not None
     if hasattr(failure, "exit_code") or is_out_of_memory(failure):

@@ -113,16 +113,16 @@ def test_the_verb_under_torchrun(study, home, tmp_path):
     from mlflow.tracking import MlflowClient
 
     asked = [str(study), "--no-gradients", "--json", "--rows", "12", "--after", str(study.parent / "llama")]
-    done = torchrun(*asked, "--out", str(tmp_path / "two"), home=tmp_path / "home")
+    done = torchrun(*asked, "--out", str(tmp_path / "two"), home=tmp_path / "ranks")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     same(found, json.loads(run(*asked, "--out", str(tmp_path / "one")).stdout))
     files = {"layers.json", "layers.html", "curves.png", "tokens.png", "map.png"}
     assert {file.name for file in (tmp_path / "two").iterdir()} == files
-    client = MlflowClient(f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'ranks' / 'mlflow.db'}")
     (logged,) = client.search_runs([client.get_experiment_by_name("tiny-layers").experiment_id])
     assert logged.info.status == "FINISHED"
-    refused = torchrun(str(study), "--json", home=tmp_path / "home")
+    refused = torchrun(str(study), "--json", home=tmp_path / "ranks")
     assert refused.returncode == 1 and not refused.stdout  # torchrun's own code
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert "--no-gradients under torchrun" in line and "exitcode  : 2" in refused.stderr
