@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from dft_search.config import Problem, RequestError, dotted, nearest
 from dft_search.evaluation.comet import missing_comet
 from dft_search.evaluation.items import Item
-from dft_search.evaluation.metrics import METRICS
 from dft_search.evaluation.options import DEV_PARTS, Part, ScoringOptions, TaskChoice
 from dft_search.evaluation.tasks import Task, load_task, suites
 from dft_search.evaluation.wrap import wrapped
@@ -24,11 +23,18 @@ class Chosen:
     def items(self, part: Part) -> list[Item]:
         """Items of a part as the model is asked. Raises RequestError."""
         items = self.task.items(part, self.limit)
-        return (wrapped(items) or items) if self.alpaca_wrap else items
+        return (wrapped(items) or items) if self.alpaca_wrap and not self._is_text else items
 
     def is_wrapped(self, part: Part) -> bool:
         """Whether ``items`` differ from the task's own: not all tasks have prompts that can be wrapped."""
-        return self.alpaca_wrap and wrapped(self.task.items(part, self.limit)) is not None
+        if not self.alpaca_wrap or self._is_text:
+            return False
+        return wrapped(self.task.items(part, self.limit)) is not None
+
+    @property
+    def _is_text(self) -> bool:
+        """Whether whole texts are read: there is nothing to answer."""
+        return self.task.options.harness.output_type == "loglikelihood_rolling"
 
 
 def chosen_tasks(options: ScoringOptions, part: Part) -> list[Chosen]:
@@ -70,7 +76,7 @@ def check_scoring(options: ScoringOptions) -> list[Problem]:
                 message = f"'{name}' is not a metric of the dev tasks"
                 problems.append(Problem(message, key=key, expected=expected, nearest=nearest(name, known)))
     if not problems:
-        problems += _without_end(options, dev)
+        problems += [*_without_end(options, dev), *_falling(options, dev)]
     if not problems:
         test = chosen_tasks(options, "test")
     if any("comet" in one.task.options.all_metrics for one in [*dev, *test]) and (missing := missing_comet()):
@@ -93,11 +99,25 @@ def _without_end(options: ScoringOptions, dev: list[Chosen]) -> list[Problem]:
     problems = []
     for index, name in enumerate(options.score.mean):
         task, metric = metrics[name]
-        if METRICS[task.options.harness.output_type][metric].best is None:
+        if task.options.known[metric].best is None:
             message = f"'{name}' ({metric}) has no best value, so it has no share of the way to it"
             key = dotted((*_SECTION, "score", "mean", index))
             problems.append(Problem(message, key=key, expected="metrics such as acc or f1, or no normalize"))
     return problems
+
+
+def _falling(options: ScoringOptions, dev: list[Chosen]) -> list[Problem]:
+    """Metrics in the score that fall as models get better: the score rises."""
+    falling = {name for one in dev for name, metric in one.task.metrics.items() if one.task.options.known[metric].falls}
+    return [
+        Problem(
+            f"'{name}' falls as models get better",
+            key=dotted((*_SECTION, "score", "mean", index)),
+            expected="metrics that rise; this one may be an objective of its own (minimize)",
+        )
+        for index, name in enumerate(options.score.mean)
+        if name in falling
+    ]
 
 
 def _resolve(options: ScoringOptions, section: str) -> tuple[list[Chosen], list[Problem]]:

@@ -48,14 +48,16 @@ class HarnessTask(ConfigurableTask):
         if asking is None:
             assert isinstance(options.harness, HarnessOptions)
             asking = Asking.of(options.harness)
+        rolling = options.harness.output_type == "loglikelihood_rolling"
         kind: dict[str, Any] = {"doc_to_choice": "choices", "doc_to_target": "answer"}
         metrics = [name for name in options.all_metrics if name in _HARNESS_METRICS] or ["acc"]
         if options.harness.output_type != "multiple_choice":
             for doc in self._docs:
-                doc["target"] = doc["choices"][0]
+                doc["target"] = doc["text"] if rolling else doc["choices"][0]
             kind = {"doc_to_target": "target"}
         if options.harness.output_type == "generate_until":
             kind["generation_kwargs"] = asking.generation
+        if rolling or options.harness.output_type == "generate_until":
             metrics = ["bypass"]
         super().__init__(
             config={
@@ -96,7 +98,7 @@ class HarnessTask(ConfigurableTask):
 
 
 def build_requests(task: HarnessTask) -> list[list[Instance]]:
-    """Requests of every item, in order: one for each choice, or one for the answer."""
+    """Requests of every item, in order: one for each choice, or one for the answer or the text."""
     requests = []
     for index, doc in enumerate(task.eval_docs):
         context = task.fewshot_context(doc, num_fewshot=0)

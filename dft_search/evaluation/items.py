@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from dft_search.data.template import render_prompt
 from dft_search.evaluation.taskfile import HarnessOptions, TaskFile
 
 Row = dict[str, Any]
+_HEADING = re.compile(r"(?:\A|(?<=\A \n)|(?<=\n \n)) = (?P<title>[^=\n]+) = (?=\n \n)")
 # what a template can raise on a row that it does not fit
 _RENDER_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 
@@ -27,7 +29,8 @@ class Item:
         id: as in the file.
         text: the prompt.
         choices: continuations, without the delimiter. A task without choices has one, the answer whose likelihood is
-            asked; a task that generates has all right answers, ``("",)`` for a question that has none.
+            asked; a task that generates has all right answers, ``("",)`` for a question that has none; one that reads
+            whole texts (``text``) has the one whose words and bytes count.
         answer: index of the right one.
         cluster: of the items that belong together; None where the task names no column for it.
         source: the text that is to be translated.
@@ -42,7 +45,9 @@ class Item:
 
 
 def read_rows(path: str, document: Document) -> Iterator[Row]:
-    """Rows of a JSONL file, or of a JSON file (``*.json``) that holds a list or has the form of SQuAD; maybe ``.gz``.
+    """Rows of a JSONL file, of a JSON file (``*.json``) that holds a list or has the form of SQuAD, or of WikiText.
+
+    That is a text file (``*.txt``). Each may be compressed (``.gz``).
 
     Each row knows its place: ``position``, counted from 0, unless it has a column of that name.
 
@@ -59,7 +64,7 @@ def read_rows(path: str, document: Document) -> Iterator[Row]:
         raise RequestError(document.problem(f"no such file: {path}", ("parts",))) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(document.problem(f"{path} cannot be read: {error}", ("parts",))) from None
-    for position, row in enumerate(_parse(text, path)):
+    for position, row in enumerate(_articles(text, path) if path.endswith(".txt") else _parse(text, path)):
         yield {"position": position, **row}
 
 
@@ -83,6 +88,15 @@ def _parse(text: str, path: str) -> Iterator[Row]:
             yield row
 
 
+def _articles(text: str, path: str) -> Iterator[Row]:
+    """Articles of a file in the form of WikiText: each begins with `` = Title = `` between two blank lines."""
+    heads = list(_HEADING.finditer(text))
+    if not heads:
+        raise RequestError(Problem("has no article", file=path, expected="WikiText: lines such as ' = Title = '"))
+    for head, end in zip(heads, [*(head.start() for head in heads[1:]), len(text)], strict=True):
+        yield {"title": head["title"], "page": text[head.start() : end]}
+
+
 def _squad(articles: Sequence[Any], path: str) -> Iterator[Row]:
     """Questions of a file in the form of SQuAD: articles, their paragraphs, the questions about each of them."""
     try:
@@ -102,6 +116,13 @@ def _squad(articles: Sequence[Any], path: str) -> Iterator[Row]:
         raise RequestError(Problem(f"has not the form of SQuAD: {error}", file=path, expected=expected)) from None
 
 
+def _detokenized(page: str) -> str:
+    """An article of WikiText as the harness reads it."""
+    from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer  # slow import
+
+    return wikitext_detokenizer({"page": page})
+
+
 class Templates:
     """Columns and Jinja templates of a task file. They come from strangers: templates run in a sandbox."""
 
@@ -110,6 +131,7 @@ class Templates:
         self._document = document
         self._environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         self._environment.globals["alpaca"] = lambda instruction, input: render_prompt(instruction, input).text
+        self._environment.globals["wikitext"] = _detokenized
 
     def field(self, value: str, *key: str) -> Callable[[Row], Any]:
         """A column's value as it is, or a rendered template. Raises RequestError when it is no Jinja template."""
@@ -168,10 +190,14 @@ class Renderer:
         self._templates = templates = Templates(document)
         self._generates = harness.output_type == "generate_until"
         self._description = harness.description
-        self._text = templates.field(harness.doc_to_text, "harness", "doc_to_text")
+        rolling = harness.output_type == "loglikelihood_rolling"
+        said = "doc_to_target" if rolling else "doc_to_text"
+        self._text = templates.field(getattr(harness, said), "harness", said)
         self._target: Callable[[Row], Any] = lambda row: ""
         if harness.doc_to_target is not None:
             self._target = templates.field(harness.doc_to_target, "harness", "doc_to_target")
+        if harness.doc_to_count is not None:
+            self._target = templates.field(harness.doc_to_count, "harness", "doc_to_count")
         self._source: Callable[[Row], Any] | None = None
         if harness.doc_to_source is not None:
             self._source = templates.field(harness.doc_to_source, "harness", "doc_to_source")

@@ -1,6 +1,7 @@
 """Metrics of a task: which ones each kind of request yields, and those of likelihoods that the harness has not."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,17 +14,20 @@ class Metric:
     Attributes:
         best: its value for a perfect model; None where there is no end, as of log-likelihoods.
         floor: its value under blind guessing, where that does not depend on the items.
+        falls: better models have lower values.
     """
 
     best: float | None = None
     floor: float | None = None
+    falls: bool = False
 
 
-_SHARE, _POINTS, _OPEN = Metric(1.0, 0.0), Metric(100.0), Metric()
+_SHARE, _POINTS, _OPEN, _FALLING = Metric(1.0, 0.0), Metric(100.0), Metric(), Metric(falls=True)
 # acc and acc_norm are the harness's own (acc_norm divides log-likelihoods by the length of the choice in characters).
 METRICS: dict[str, dict[str, Metric]] = {
     "multiple_choice": {"acc": Metric(1.0), "acc_norm": Metric(1.0), "margin": _OPEN},
     "loglikelihood": {"per_character": _OPEN, "per_token": _OPEN, "token_accuracy": Metric(1.0)},
+    "loglikelihood_rolling": {"word_perplexity": _FALLING, "byte_perplexity": _FALLING, "bits_per_byte": _FALLING},
     "generate_until": {
         "f1": _SHARE,
         "exact_match": _SHARE,
@@ -91,6 +95,42 @@ def answer_metrics(answer: Scored, characters: int) -> dict[str, float]:
         "per_token": per_token,
         "token_accuracy": answer.matched / answer.scored,
     }
+
+
+def rolling_metrics(likelihoods: Sequence[float], texts: Sequence[str]) -> dict[str, list[float]]:
+    """Metrics of a set of whole texts, as lm-evaluation-harness has them.
+
+    Args:
+        likelihoods: of each text, in nats.
+        texts: whose words (white space stands between them) and bytes are counted.
+
+    Returns:
+        ``word_perplexity`` and ``byte_perplexity``, exp(- sum of likelihoods / sum of words or bytes), and
+        ``bits_per_byte``. They are of the whole set: the values of single texts are such that their mean is the metric,
+        and their spread, by the metric's slope at the mean, its standard error.
+    """
+    words = [len(re.split(r"\s+", text)) for text in texts]
+    sizes = [len(text.encode("utf-8")) for text in texts]
+    by_word, by_byte = _nats_per(likelihoods, words), _nats_per(likelihoods, sizes)
+    return {
+        "word_perplexity": _perplexities(by_word),
+        "byte_perplexity": _perplexities(by_byte),
+        "bits_per_byte": [value / math.log(2) for value in by_byte],
+    }
+
+
+def _nats_per(likelihoods: Sequence[float], units: Sequence[int]) -> list[float]:
+    """Values of single texts whose mean is - sum of likelihoods / sum of units."""
+    total = sum(units)
+    rate = -math.fsum(likelihoods) / total
+    share = len(units) / total
+    return [rate - share * (value + rate * count) for value, count in zip(likelihoods, units, strict=True)]
+
+
+def _perplexities(nats: Sequence[float]) -> list[float]:
+    """exp of a mean, as values of single texts."""
+    rate = math.fsum(nats) / len(nats)
+    return [math.exp(rate) * (1 + value - rate) for value in nats]
 
 
 def chance_level(metric: str, choices: Sequence[int]) -> float | None:

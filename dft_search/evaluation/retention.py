@@ -19,8 +19,13 @@ class BaseScores:
 
 
 def english_tasks(options: ScoringOptions, part: Part = "steer") -> list[str]:
-    """Names of the tasks of a part whose language is English. Raises RequestError when a task cannot be loaded."""
-    return [one.task.name for one in chosen_tasks(options, part) if one.task.options.language == "en"]
+    """Names of the tasks of a part whose language is English, but those whose main metric falls as models get better.
+
+    Raises:
+        RequestError: a task cannot be loaded.
+    """
+    tasks = [one.task.options for one in chosen_tasks(options, part)]
+    return [task.task for task in tasks if task.language == "en" and not task.known[task.metric].falls]
 
 
 def english_retention(

@@ -9,7 +9,7 @@ from dft_search.evaluation.aggregate import aggregate
 from dft_search.evaluation.answers import NEEDS_CONFIDENCE, Judge, answer_values, unanswerable_share
 from dft_search.evaluation.choice import Chosen, chosen_tasks
 from dft_search.evaluation.items import Item
-from dft_search.evaluation.metrics import chance_level
+from dft_search.evaluation.metrics import chance_level, rolling_metrics
 from dft_search.evaluation.options import Part, ScoringOptions
 from dft_search.evaluation.scores import Sample, Score, Scores, mean_score
 from dft_search.evaluation.taskfile import HarnessOptions
@@ -35,9 +35,19 @@ class _Prepared:
     judges: list[Judge] | None = None
 
     @property
+    def output_type(self) -> str:
+        """Kind of its requests."""
+        return self.chosen.task.options.harness.output_type
+
+    @property
     def generates(self) -> bool:
         """Whether answers are generated."""
-        return self.chosen.task.options.harness.output_type == "generate_until"
+        return self.output_type == "generate_until"
+
+    @property
+    def rolls(self) -> bool:
+        """Whether whole texts are read."""
+        return self.output_type == "loglikelihood_rolling"
 
 
 @dataclass(frozen=True)
@@ -82,14 +92,19 @@ class Scorer:
         if live.tokenizer is not self._tokenizer:
             self._tokenizer, self._encodings = live.tokenizer, {}
         lm = LiveLM(live, self._encodings)
-        asked = [request for task in tasks if not task.generates for item in task.requests for request in item]
+        asked = [r for task in tasks if not (task.generates or task.rolls) for item in task.requests for r in item]
         likelihoods = iter(lm.loglikelihood(asked) if asked else [])
+        whole = [item[0] for task in tasks if task.rolls for item in task.requests]
+        sums = iter(lm.loglikelihood_rolling(whole) if whole else [])
         texts = _generate(lm, [item[0] for task in tasks if task.generates for item in task.requests])
         items: dict[str, list[float]] = {}
         values: dict[str, Score] = {}
         samples: dict[str, list[Sample]] = {}
         for task in tasks:
-            measured = _answers(task, live, texts) if task.generates else _likelihoods(task, likelihoods)
+            if task.generates:
+                measured = _answers(task, live, texts)
+            else:
+                measured = _rolled(task, sums) if task.rolls else _likelihoods(task, likelihoods)
             for name, metric in task.chosen.task.metrics.items():
                 items[name] = measured.values[metric]
                 values[name] = mean_score(items[name], _chance(task, metric))
@@ -138,6 +153,14 @@ def _likelihoods(task: _Prepared, answers: Iterator[Any]) -> _Measured:
     results = [task.harness.process_results(requests[0].doc, got) for requests, got in pairs]
     values = {metric: [float(result[metric]) for result in results] for metric in task.chosen.task.options.all_metrics}
     return _Measured(values, likelihoods=[tuple(float(value) for value, _ in got) for got in found])
+
+
+def _rolled(task: _Prepared, sums: Iterator[float]) -> _Measured:
+    """Measure a task whose items are whole texts."""
+    found = [next(sums) for _ in task.requests]
+    values = rolling_metrics(found, [item.choices[0] for item in task.items])
+    kept = {metric: values[metric] for metric in task.chosen.task.options.all_metrics}
+    return _Measured(kept, likelihoods=[(value,) for value in found])
 
 
 def _answers(task: _Prepared, live: "LiveModel", texts: Iterator[str]) -> _Measured:

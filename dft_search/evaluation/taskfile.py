@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dft_search.config import Options
-from dft_search.evaluation.metrics import METRICS
+from dft_search.evaluation.metrics import METRICS, Metric
 from dft_search.evaluation.text_metrics import NORMALIZERS
 
 
@@ -14,7 +14,8 @@ class PartFiles(Options):
 
     Attributes:
         files: JSONL files, JSON files that hold a list, or JSON files in the form of SQuAD (a row is a question, with
-            the columns ``id``, ``question``, ``context``, ``answers`` and ``title``); ``${VAR}``, ``package:``, or
+            the columns ``id``, ``question``, ``context``, ``answers`` and ``title``), or text files in the form of
+            WikiText (a row is an article, with the columns ``title`` and ``page``); ``${VAR}``, ``package:``, or
             relative to the task file. ``hub:ORG/NAME:CONFIGURATION:SPLIT`` is a data set of the hub. A task of the
             harness has no files, its data set is the harness's.
         split: of that data set; the one that the harness evaluates when none is given.
@@ -72,25 +73,29 @@ class HarnessOptions(Options):
     """How an item is asked; the names are lm-evaluation-harness's.
 
     A value is the name of a column, or a Jinja template over the item's columns. Templates are rendered in a sandbox;
-    ``alpaca(instruction, input)`` in them is the prompt that training rows get.
+    ``alpaca(instruction, input)`` in them is the prompt that training rows get, ``wikitext(page)`` an article of
+    WikiText without the blanks that its tokenization put in, as the harness takes them out.
 
     Attributes:
         output_type: kind of request.
-        doc_to_text: the prompt.
+        doc_to_text: the prompt; of loglikelihood_rolling none, its text is ``doc_to_target``.
         doc_to_choice: the choices: one column that holds a list, a template that writes one with ``tojson``, or a list
             of templates (multiple_choice only).
         doc_to_target: index of the right choice, or the answer's text. Of generate_until all right answers, as one text
             or a list (an empty one: there is no answer); left out where no metric compares with one.
+        doc_to_count: the text whose words and bytes are counted, where it is not the one that the model reads
+            (loglikelihood_rolling only).
         doc_to_source: the text that is translated, for the metric ``comet``.
         target_delimiter: text between prompt and choice (multiple_choice only).
         description: text before every prompt.
         generation_kwargs: when an answer ends (generate_until only).
     """
 
-    output_type: Literal["multiple_choice", "loglikelihood", "generate_until"]
-    doc_to_text: str
+    output_type: Literal["multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until"]
+    doc_to_text: str = ""
     doc_to_choice: str | list[str] | None = None
     doc_to_target: str | None = None
+    doc_to_count: str | None = None
     doc_to_source: str | None = None
     target_delimiter: str = " "
     description: str = ""
@@ -104,6 +109,17 @@ class HarnessOptions(Options):
             raise ValueError("doc_to_target is required")
         if self.output_type != "generate_until" and (self.generation_kwargs or self.doc_to_source):
             raise ValueError("generation_kwargs and doc_to_source belong to generate_until")
+        return self
+
+    @model_validator(mode="after")
+    def _texts(self) -> "HarnessOptions":
+        rolling = self.output_type == "loglikelihood_rolling"
+        if rolling and (self.doc_to_text or self.description):
+            raise ValueError("loglikelihood_rolling has no prompt: its text is doc_to_target")
+        if not rolling and not self.doc_to_text:
+            raise ValueError("doc_to_text is required")
+        if not rolling and self.doc_to_count is not None:
+            raise ValueError("doc_to_count belongs to loglikelihood_rolling")
         return self
 
 
@@ -166,9 +182,14 @@ class TaskFile(Options):
         """The main metric, then the others."""
         return [self.metric, *self.metrics]
 
+    @property
+    def known(self) -> dict[str, Metric]:
+        """The metrics that its kind of request yields."""
+        return METRICS[self.harness.output_type]
+
     @model_validator(mode="after")
     def _metrics(self) -> "TaskFile":
-        known = METRICS[self.harness.output_type]
+        known = self.known
         for name in self.all_metrics:
             if name not in known:
                 raise ValueError(f"{self.harness.output_type} yields no metric '{name}', only {', '.join(known)}")
