@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,7 @@ class Metric:
     falls: bool = False
 
 
+_MOST_NATS = math.log(sys.float_info.max) - 1  # whose exponential is a number
 _SHARE, _POINTS, _OPEN, _FALLING = Metric(1.0, 0.0), Metric(100.0), Metric(), Metric(falls=True)
 # acc and acc_norm are the harness's own (acc_norm divides log-likelihoods by the length of the choice in characters).
 METRICS: dict[str, dict[str, Metric]] = {
@@ -130,6 +132,8 @@ def _nats_per(likelihoods: Sequence[float], units: Sequence[int]) -> list[float]
 def _perplexities(nats: Sequence[float]) -> list[float]:
     """exp of a mean, as values of single texts."""
     rate = math.fsum(nats) / len(nats)
+    if rate > _MOST_NATS:
+        return [math.inf] * len(nats)
     return [math.exp(rate) * (1 + value - rate) for value in nats]
 
 

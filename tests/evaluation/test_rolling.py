@@ -92,6 +92,11 @@ def test_the_spread_of_the_items_is_the_error_of_the_whole():
         assert error == pytest.approx(jackknife, rel=0.02)
 
 
+def test_a_broken_model_has_a_perplexity_too():
+    found = rolling_metrics([-1e6, -10.0], ["a b", "a b c"])
+    assert found["word_perplexity"] == [math.inf, math.inf] and math.isfinite(sum(found["bits_per_byte"]))
+
+
 @pytest.mark.parametrize(
     ("harness", "said"),
     [
