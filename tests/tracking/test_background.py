@@ -151,7 +151,7 @@ def test_killed_in_the_midst_of_sending(uri: str, tmp_path: Path) -> None:
     held = MlflowClient(tracking_uri=uri).search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert len(held) == 1 and 0 < len(steps(uri, held[0].info.run_id)) < 40  # it was in the midst
     later = Tracker(uri, "e", spill)
-    assert later.pending == 41
+    assert 0 < later.pending <= 41  # the creation, if the thread took it with the first steps
     later.end(trial, "KILLED")  # sends what waits first
     assert later.pending == 0 and later.resolve(trial) == held[0].info.run_id
     (run,) = MlflowClient(tracking_uri=uri).search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent}'")
