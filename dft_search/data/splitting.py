@@ -6,6 +6,7 @@ split as one, so that an id is in the same part in all of them.
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def _read(path: Path, fields: Mapping[str, str], group: str | None) -> File:
 
 
 def _size(given: float, total: int, key: str) -> int:
-    if given < 0 or (given >= 1 and given != int(given)):
+    if not 0 <= given < math.inf or (given >= 1 and given != int(given)):
         raise RequestError(Problem(f"{given} is no size", key=key, expected="a number of ids, or a share below 1"))
     return int(given) if given >= 1 else round(given * total)
 

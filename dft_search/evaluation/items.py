@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from dft_search.evaluation.taskfile import HarnessOptions, TaskFile
 
 Row = dict[str, Any]
 _HEADING = re.compile(r"(?:\A|(?<=\A \n)|(?<=\n \n)) = (?P<title>[^=\n]+) = (?=\n \n)")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 # what a template can raise on a row that it does not fit
-_RENDER_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+_RENDER_ERRORS = (RecursionError, TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def read_rows(path: str, document: Document) -> Iterator[Row]:
             text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RequestError(document.problem(f"no such file: {path}", ("parts",))) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise RequestError(document.problem(f"{path} cannot be read: {error}", ("parts",))) from None
     for position, row in enumerate(_articles(text, path) if path.endswith(".txt") else _parse(text, path)):
         yield {"position": position, **row}
@@ -79,6 +81,14 @@ def _parse(text: str, path: str) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             where = number + error.lineno - 1
             raise RequestError(Problem(f"is not JSON: {error.msg}", file=path, line=where)) from None
+        except RecursionError:
+            raise RequestError(Problem("is not JSON: nested too deeply", file=path, line=number)) from None
+        if _HALF.search(line):
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                message = "holds half of a character (a lone surrogate)"
+                raise RequestError(Problem(message, file=path, line=number, expected="valid Unicode text")) from None
         if whole and isinstance(value, dict) and isinstance(value.get("data"), list):
             value = list(_squad(value["data"], path))
         for row in value if whole and isinstance(value, list) else [value]:

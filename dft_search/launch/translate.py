@@ -1,6 +1,7 @@
 """Translation as a Ray Data job: parts of pieces over actors that hold the model, results as they are finished."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dft_search.config import InfrastructureError
+from dft_search.launch.cluster import survey
 from dft_search.launch.connect import connected
 from dft_search.synthesis.journal import Entry
 from dft_search.synthesis.translate import Workers
@@ -33,7 +35,8 @@ def on_cluster(options: TranslatorOptions, workers: int | None = None) -> Worker
 
             cluster = ray.cluster_resources()
             free = cluster if ours else _free(cluster)
-            yield _run(options, parts, *worker_shape(cluster, free, workers, len(parts)))
+            shape, room = worker_shape(cluster, free, workers, len(parts)), survey()
+            yield _run(options, parts, *placed(*shape, room.nodes if ours else room.free))
 
     return translate
 
@@ -67,6 +70,7 @@ def _run(
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # what the import has set
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # a part may take a slow worker longer than Ray's half hour
     items = [{"part": number, "texts": list(texts)} for number, texts in parts.items()]
     # a block a part: it comes back, and is kept, when it is done
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
@@ -120,3 +124,21 @@ def worker_shape(
     usual = room if needed == "GPU" else max(1, cpus // MOST_CPUS)
     size = min(parts, workers or usual, room, cpus)
     return size, min(MOST_CPUS, cpus // size), 1 if needed == "GPU" else 0
+
+
+def placed(size: int, cpus: float, gpus: float, nodes: Sequence[Mapping[str, float]]) -> tuple[int, float, float]:
+    """A shape as single nodes can hold it: with fewer CPUs for each worker, then with fewer workers.
+
+    Raises:
+        InfrastructureError: no node has room for one worker; Ray would wait in silence.
+    """
+
+    def room(each: float) -> int:
+        gpu = [node.get("GPU", 0) // gpus if gpus else math.inf for node in nodes]
+        return sum(int(min(node.get("CPU", 0) // each, most)) for node, most in zip(nodes, gpu, strict=True))
+
+    while cpus > 1 and room(cpus) < size:
+        cpus -= 1
+    if room(cpus) < 1:
+        raise InfrastructureError(f"no node of the cluster has a CPU{' and a GPU' if gpus else ''} free" + HINT)
+    return min(size, room(cpus)), cpus, gpus

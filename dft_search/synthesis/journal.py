@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -31,26 +31,28 @@ class Journal:
         if self._file.tell() == 0:
             self._append(self.facts)
 
-    def _read(self) -> Iterator[Entry]:
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
+    def _read(self) -> list[Entry]:
+        """The finished parts; what a crash cut off is removed. A file of anything else is left as it is."""
+        data = self.path.read_bytes() if self.path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
+        try:
+            facts, entries = _parse(whole)
+            if not whole and not b'{"'.startswith(data[:2]):  # not even the beginning of our first line
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
+            expected = "--replace, or another --out"
+            problem = Problem("is no unfinished translation", file=str(self.path), key="--out", expected=expected)
+            raise RequestError(problem) from None
+        if whole:
+            other = sorted(key for key in self.facts if facts.get(key) != self.facts[key])
+            if other:
+                message = f"is the unfinished work of another request: {', '.join(other)} differ"
+                raise RequestError(
+                    Problem(message, file=str(self.path), key="--out", expected="that request, or --replace")
+                )
         if len(whole) < len(data):
             os.truncate(self.path, len(whole))
-        lines = whole.decode("utf-8").split("\n")[:-1]
-        if not lines:
-            return
-        found = json.loads(lines[0])
-        other = sorted(key for key in self.facts if found.get(key) != self.facts[key])
-        if other:
-            message = f"is the unfinished work of another request: {', '.join(other)} differ"
-            raise RequestError(
-                Problem(message, file=str(self.path), key="--out", expected="that request, or --replace")
-            )
-        for line in lines[1:]:
-            entry = json.loads(line)
-            yield entry["part"], [(text, whole_) for text, whole_ in entry["texts"]]
+        return entries
 
     def add(self, part: int, texts: list[tuple[str, bool]]) -> None:
         """Keep a finished part."""
@@ -69,3 +71,11 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def _parse(text: bytes) -> tuple[dict[str, Any], list[Entry]]:
+    """Facts and parts from whole lines. Raises one of several errors where they are no journal's."""
+    facts, *parts = [json.loads(line) for line in text.decode("utf-8").split("\n")[:-1]] or [{}]
+    if not isinstance(facts, dict):
+        raise TypeError
+    return facts, [(part["part"], [(words, is_whole) for words, is_whole in part["texts"]]) for part in parts]

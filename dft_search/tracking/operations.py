@@ -37,7 +37,7 @@ class Operation:
 
     def to_json(self) -> str:
         """One line of JSON; NaN and infinities as Python writes them."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))  # ASCII: a text has no line break of any kind
 
     @classmethod
     def from_json(cls, line: str) -> "Operation":

@@ -1,5 +1,6 @@
 """Writes that the store could not take, in order, in files beside the study until they are sent."""
 
+import errno
 import json
 import os
 import shutil
@@ -40,8 +41,12 @@ class Spill:
             if operation.kind == "file":
                 operation = self._keep_file(operation)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(operation.to_json() + "\n")
+            line = (operation.to_json() + "\n").encode()
+            with self.path.open("ab", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                if file.write(line) != len(line):
+                    file.truncate(end)  # half a line would spoil the next one
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             self._count = count + 1
 
     def read(self) -> list[Operation]:
@@ -53,7 +58,7 @@ class Spill:
             whole, _, cut = text.rpartition("\n")
             if cut:
                 _replace(self.path, whole + "\n" if whole else "")
-        return [Operation.from_json(line) for line in whole.splitlines() if line]
+        return [Operation.from_json(line) for line in whole.split("\n") if line]
 
     def drop(self, count: int) -> None:
         """Forget the oldest operations, which were sent or refused; the files vanish with the last one."""

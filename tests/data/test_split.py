@@ -112,6 +112,7 @@ def test_real_rows_of_two_languages_leak_nothing(data_folder, tmp_path):
     ("arguments", "said"),
     [
         (["--dev", 3.5], "--dev: 3.5 is no size"),
+        (["--dev", "inf"], "--dev: inf is no size"),
         (["--dev", 30, "--test", 10], "leave none for train"),
         (["--group", "documnt"], "did you mean 'document'?"),
         (["--field", "en_output=answer"], "no column 'answer'"),

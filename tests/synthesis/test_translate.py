@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dft_search.cli.app import app
 from dft_search.config import InfrastructureError, Interrupted
-from dft_search.launch.translate import worker_shape
+from dft_search.launch.translate import placed, worker_shape
 from dft_search.synthesis import translate as module
 from dft_search.synthesis.translate import translate_file
 from dft_search.synthesis.translator import Translator, TranslatorOptions
@@ -208,3 +208,21 @@ def test_the_unfinished_work_of_another_request_is_not_gone_on_with(nllb, englis
         translate_file(str(english), out, options, fields={}, workers=in_process(options, [], most=0))
     said = run(english, "--out", out, "--language", "vi", "--model", nllb, code=2).stderr
     assert "unfinished work of another request: beams, language differ" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("shape", "nodes", "expected"),
+    [
+        ((1, 4, 0), [{"CPU": 3}, {"CPU": 3}], (1, 3, 0)),  # CPUs of two nodes make no worker of four
+        ((2, 4, 0), [{"CPU": 2}] * 4, (2, 2, 0)),
+        ((1, 4, 1), [{"CPU": 32}, {"CPU": 2, "GPU": 1}], (1, 2, 1)),
+        ((4, 2, 0), [{"CPU": 2}, {"CPU": 1}], (3, 1, 0)),
+    ],
+)
+def test_workers_are_such_as_single_nodes_can_hold(shape, nodes, expected):
+    assert placed(*shape, nodes) == expected
+
+
+def test_no_node_with_room_is_told_at_once():
+    with pytest.raises(InfrastructureError, match="no node of the cluster has a CPU and a GPU free"):
+        placed(1, 1, 1, [{"CPU": 8}, {"CPU": 0, "GPU": 1}])

@@ -34,6 +34,9 @@ class EndpointJudge:
         self.options = options
         variable = options.key_variable or DEFAULT_KEY
         self._key = os.environ.get(variable, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):  # http.client would show it in its error
+            message = f"environment variable {variable} holds characters that no header can have"
+            raise RequestError(Problem(message, key="judge.endpoint.key_variable"))
         if options.key_variable is not None and not self._key:
             message = f"environment variable {variable} is not set"
             raise RequestError(Problem(message, key="judge.endpoint.key_variable"))
@@ -126,8 +129,8 @@ class EndpointJudge:
 
     def _message(self, answer: Answer) -> str:
         """What the server says, shortened, without the key."""
-        text = " ".join(answer.content.decode("utf-8", "replace").split())[:200]
-        return f"HTTP {answer.status} {text}".replace(self._key, "***") if self._key else f"HTTP {answer.status} {text}"
+        text = " ".join(answer.content.decode("utf-8", "replace").split())
+        return f"HTTP {answer.status} {(text.replace(self._key, '***') if self._key else text)[:200]}"
 
 
 def _preference(answer: Answer, comparison: Comparison) -> float:

@@ -1,7 +1,6 @@
 """How a judge is asked, and how its answer is read."""
 
 import json
-import re
 
 from dft_search.evaluation.judge.comparison import Comparison, Lie, checked
 
@@ -15,7 +14,6 @@ REPLY = (
     "first answer is better, 2 when the second is, 1.5 when they are equally good."
 )
 CHOICE = "Which answer is better, 1 or 2? Reply with the number alone."
-_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 
 def chat(comparison: Comparison) -> list[dict[str, str]]:
@@ -43,9 +41,9 @@ def read_reply(text: object, key: str) -> float:
     Raises:
         Lie: it is no judgement of this comparison.
     """
-    found = _OBJECT.search(text) if isinstance(text, str) else None
+    words = text if isinstance(text, str) else ""
     try:
-        value = json.loads(found.group()) if found else None
+        value = json.loads(words[words.index("{") : words.rindex("}") + 1])
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

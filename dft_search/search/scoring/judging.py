@@ -94,7 +94,7 @@ class Judging:
         judge = self._judge or _local_judge(self._local, device)
         write_text(self.folder / "answers.jsonl", write_answers(self.prompts, ours, self.request.target.name))
         write_text(self.folder / "opponent.jsonl", write_answers(self.prompts, theirs, self._opponent))
-        if self.request.asked.fresh:
+        if self.request.asked.fresh or options.judge.file is not None:  # which costs nothing to read again
             file.unlink(missing_ok=True)
         comparisons = compare(self.prompts, ours, theirs, options.seed)
         self.say(f"{judge.name} judges {len(comparisons)} pairs of answers")
@@ -132,7 +132,9 @@ def opponent_answers(judging: Judging, session: Session, cache: Cache) -> list[s
 def _local_judge(target: Target | None, device: torch.device) -> LocalJudge:
     assert target is not None
     session = Session(0, 1, device)
-    return LocalJudge(target.name, load_target(target, session, window_of(target), tokenizer_of(target)))
+    # judgements are kept by this name: other weights in a folder of the same name are another judge
+    told = hashlib.sha256((target.fingerprint or "").encode()).hexdigest()[:8]
+    return LocalJudge(f"{target.name}-{told}", load_target(target, session, window_of(target), tokenizer_of(target)))
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -78,7 +78,10 @@ def wanted_tasks(names: Sequence[str], split: str, limit: int | None, *, alpaca_
         except RequestError as error:
             problems += error.problems
             continue
-        chosen.setdefault(task.name, TaskChoice(task=path, limit=limit))
+        first = chosen.setdefault(task.name, TaskChoice(task=path, limit=limit))
+        if first.task != path:
+            message = f"{path} and {first.task} are both the task '{task.name}'"
+            problems.append(Problem(message, key="--tasks", expected="one of them, or another name in the file"))
         loaded.setdefault(task.name, task)
     if any("comet" in task.options.all_metrics for task in loaded.values()) and (missing := missing_comet()):
         problems.append(missing)

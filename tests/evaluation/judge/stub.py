@@ -79,15 +79,17 @@ def stub(behaviour: Behaviour) -> Iterator[Stub]:
                 request = Request(key, user, attempt, dict(self.headers.items()))
                 served.requests.append(request)
             try:
-                self._answer(behaviour(request))
-            except (BrokenPipeError, ConnectionResetError):
-                return  # the client had enough
+                answer = behaviour(request)
+                over.wait(answer.silent)
             finally:
                 with lock:
-                    here -= 1
+                    here -= 1  # before it answers: who has the answer may ask again at once
+            try:
+                self._answer(answer)
+            except (BrokenPipeError, ConnectionResetError):
+                return  # the client had enough
 
         def _answer(self, answer: Answer) -> None:
-            over.wait(answer.silent)
             content = answer.content.encode()
             self.send_response(answer.status)
             for name, value in answer.headers.items():

@@ -1,6 +1,9 @@
 """A judge behind HTTP that fails, stalls and lies: retries, time-outs, a clear report, and nothing is lost."""
 
+import contextlib
 import json
+import socket
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -10,10 +13,12 @@ from typing import Any
 import pytest
 
 from dft_search.config import InfrastructureError, RequestError
-from dft_search.evaluation.judge.comparison import Comparison, compare
+from dft_search.evaluation.judge.comparison import Comparison, Lie, compare
 from dft_search.evaluation.judge.endpoint import GIVE_UP_AFTER, EndpointJudge
+from dft_search.evaluation.judge.http import NoAnswer, post
 from dft_search.evaluation.judge.options import Endpoint
 from dft_search.evaluation.judge.prompts import Prompt
+from dft_search.evaluation.judge.question import read_reply
 from dft_search.evaluation.judge.records import judge_all
 from dft_search.evaluation.judge.report import win_rate
 from tests.evaluation.judge.stub import Answer, Behaviour, Request, prefers, says, stub
@@ -193,3 +198,43 @@ def test_the_key_follows_no_redirect_and_must_be_set_if_named(tmp_path, monkeypa
     monkeypatch.delenv("JUDGE_KEY")
     with pytest.raises(RequestError, match="JUDGE_KEY is not set"):
         judge("http://127.0.0.1:9/v1", key_variable="JUDGE_KEY")
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-SECRET", "“sk-SECRET”"])
+def test_a_key_that_no_header_can_have_is_refused_unseen(key, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with pytest.raises(RequestError) as refused:
+        judge("http://127.0.0.1:9/v1", key_variable="JUDGE_KEY")
+    assert "JUDGE_KEY holds characters" in str(refused.value) and "SECRET" not in str(refused.value)
+
+
+def test_a_header_that_trickles_costs_its_time_out():
+    """No byte of it is late, so no limit of a socket ends it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        over = threading.Event()
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not over.wait(0.05):
+                    connection.sendall(b"X-More: and more\r\n")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        began = time.monotonic()
+        try:
+            with pytest.raises(NoAnswer, match="time-out"):
+                post(f"http://127.0.0.1:{server.getsockname()[1]}/", {}, {}, 1.0)
+            assert time.monotonic() - began < 5  # of its one second; without a limit it would never end
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_a_reply_of_many_brackets_is_read_in_time():
+    """The reply is a megabyte at most; looking for an object in it must not take minutes."""
+    began = time.monotonic()
+    with pytest.raises(Lie):
+        read_reply("{" * 400_000, "a")
+    assert time.monotonic() - began < 10

@@ -265,6 +265,13 @@ def test_a_wrong_model_says_what_is_wrong(place, said, world, home):
     assert said in error and "MODEL" in error
 
 
+def test_two_files_of_one_name_are_told_apart_or_refused(world, task, home, tmp_path):
+    other = write_questions(tmp_path)
+    error = invoke(world / "llama", "--tasks", f"{task},{other}", code=2).stderr
+    assert f"--tasks: {other} and {task} are both the task 'tiny_questions'" in " ".join(error.split())
+    assert invoke(world / "llama", "--tasks", f"{task},{task}", "--no-tracking")
+
+
 def test_a_part_that_a_task_has_not(world, home, tmp_path):
     task = write_questions(tmp_path)
     told = load_document(task).data
