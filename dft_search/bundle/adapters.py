@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig
+from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from dft_search.bundle.facts import model_fingerprint
@@ -50,16 +51,19 @@ class Adapter:
     def modules(self) -> dict[str, tuple[Tensor, Tensor]]:
         """A and B by the name of the base's module that they are on."""
         names = dict.fromkeys(found[1] for found in map(_MATRIX.fullmatch, self.tensors) if found)
-        return {name: tuple(self.tensors[f"{PREFIX}{name}.lora_{side}.weight"] for side in "AB") for name in names}  # type: ignore[misc]
+        return {name: tuple(self.tensors[f"{PREFIX}{name}.lora_{side}.weight"] for side in "AB") for name in names}
+
+    def rank(self, module: str) -> int:
+        """The rank that the configuration gives a module."""
+        return _of(self.config.rank_pattern, module, self.config.r)
 
     def scaling(self, module: str) -> float:
         """What the product of a module's B and A is multiplied by."""
-        from peft.utils.other import get_pattern_key
+        return _of(self.config.alpha_pattern, module, self.config.lora_alpha) / self.rank(module)
 
-        def of(pattern: dict[str, Any], default: float) -> float:
-            return pattern.get(get_pattern_key(pattern.keys(), module), default)
 
-        return of(self.config.alpha_pattern, self.config.lora_alpha) / of(self.config.rank_pattern, self.config.r)
+def _of(pattern: dict[str, Any], module: str, default: Any) -> Any:
+    return pattern.get(get_pattern_key(list(pattern), module), default)
 
 
 def find_adapter(text: str, base: ModelOptions) -> Target:
@@ -190,7 +194,7 @@ def check_fit(model: nn.Module, adapters: Sequence[Adapter], *, same_rank: bool)
     problems = [problem for adapter in adapters if (problem := _misfit(adapter, linear))]
     if problems:
         raise RequestError(problems)
-    ranks = [sorted({len(a) for a, _ in adapter.modules.values()}) for adapter in adapters]
+    ranks = [sorted({adapter.config.r, *map(adapter.rank, adapter.modules)}) for adapter in adapters]
     if same_rank and any(len(rank) > 1 or rank != ranks[0] for rank in ranks):
         pairs = zip(ranks, adapters, strict=True)
         told = ", ".join(f"{' and '.join(map(str, rank))} in '{adapter.name}'" for rank, adapter in pairs)
@@ -217,6 +221,9 @@ def _misfit(adapter: Adapter, linear: dict[str, nn.Linear]) -> Problem | None:
         if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or product != shape:
             what = f"B {tuple(b.shape)} and A {tuple(a.shape)} for {module}"
             return Problem(f"'{adapter.name}' has {what}", key=KEY, expected=f"a product of shape {shape}")
+        if len(a) != adapter.rank(module):
+            expected = f"rank {adapter.rank(module)}, as its configuration says"
+            return Problem(f"'{adapter.name}' is of rank {len(a)} in {module}", key=KEY, expected=expected)
         if not math.isfinite(float(a.float().abs().sum() + b.float().abs().sum())):
             return Problem(f"'{adapter.name}' has values in {module} that are no numbers", key=KEY)
     return None

@@ -65,7 +65,7 @@ def merge_adapters(
     model = _with_adapters(base, adapters)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(how.seed)
-        model.base_model.add_weighted_adapter(  # type: ignore[operator]
+        model.base_model.add_weighted_adapter(
             list(model.peft_config), list(weights), MERGED, how.kind, density=how.density, svd_full_matrices=False
         )
     kind = next(iter(adapters[0].tensors.values())).dtype

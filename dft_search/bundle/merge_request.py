@@ -10,8 +10,10 @@ from dft_search.config import Problem, RequestError, nearest
 KEY = "--merge"
 SEARCH = "search"  # in the place of a weight
 #: peft's names. `cat` is the weighted sum itself; the next ones work on A and B apart, `svd` ones on their product.
-COMBINATIONS = ("cat", "linear", "ties", "dare_linear", "dare_ties")
-COMBINATIONS += ("svd", "ties_svd", "dare_linear_svd", "dare_ties_svd")
+COMBINATIONS = (
+    *("cat", "linear", "ties", "dare_linear", "dare_ties"),
+    *("svd", "ties_svd", "dare_linear_svd", "dare_ties_svd"),
+)
 DENSITY = 0.5  # share of values that ties and dare keep
 
 
@@ -49,9 +51,9 @@ def merge_request(
     """
     if not texts:
         given = {"--own-weight": own, "--combination": combination, "--density": density}
-        alone = [Problem("says nothing by itself", key=key, expected=KEY) for key, value in given.items() if value]
-        if alone:
-            raise RequestError(alone)
+        used = [key for key, value in given.items() if value is not None]
+        if used:
+            raise RequestError([Problem("says nothing by itself", key=key, expected=KEY) for key in used])
         return None
     problems: list[Problem] = []
     named = [_other(text, problems) for text in texts]

@@ -90,7 +90,7 @@ class Merging:
         how = Combination(self._request.combination, self._request.density, self._seed)
         if not self._searched:
             return merge_adapters(config, adapters, self._weights, how)
-        candidates = {
+        candidates: dict[tuple[float, ...], Adapter] = {
             weights: merge_adapters(config, adapters, weights, how)
             for weights in ((round(1 - weight, 6), weight) for weight in GRID)
         }

@@ -93,7 +93,7 @@ def export(folder: Path, out: Path, trial: int | None = None, weights: Weights |
         if weights.merge is not None:
             from dft_search.bundle.merging import Merging  # imports peft, which takes seconds
 
-            merging = Merging(weights.merge, recipe, chosen.number, chosen.seed)
+            merging = Merging(weights.merge, recipe, chosen.number, chosen.seed or 0)
             contents["bundle"]["weights"]["merged"] = merging.record()
     if _is_there(out, contents):
         return out

@@ -66,7 +66,8 @@ def run(
     Example: dft-search export quickstart --out winner
     """
     from dft_search.bundle.merge_request import merge_request
-    from dft_search.bundle.publish import Weights, publish
+    from dft_search.bundle.publish import publish
+    from dft_search.bundle.write import Weights
     from dft_search.search.study_folder import study_path
 
     merged = merge_request(merge or [], own_weight, combination, density)

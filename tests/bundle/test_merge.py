@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -125,6 +125,34 @@ def test_cat_is_the_weighted_sum(apart: Apart, single: Any, tmp_path: Path) -> N
         assert torch.allclose(theirs(IDS).logits, logits, rtol=1e-6, atol=1e-6)
 
 
+def test_an_adapter_with_patterns(apart: Apart, single: Any, tmp_path: Path) -> None:
+    """Ranks, scales and layers of each module as peft lets them differ: what is merged is what there is."""
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "v_proj"],
+        layers_to_transform=[0, 1],
+        rank_pattern={"v_proj": 2},
+        alpha_pattern={"model.layers.1.self_attn.v_proj": 12},
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(1)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(apart.world / "llama"), config)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter) if "lora_B" in name else None
+    model.save_pretrained(tmp_path / "theirs")
+    scales = {"0.self_attn.q": 8 / 4, "1.self_attn.q": 8 / 4, "0.self_attn.v": 8 / 2, "1.self_attn.v": 12 / 2}
+    tensors = load_file(tmp_path / "theirs" / "adapter_model.safetensors")
+    theirs = {}
+    for place, scale in scales.items():
+        a, b = (tensors[f"base_model.model.model.layers.{place}_proj.lora_{side}.weight"].double() for side in "AB")
+        theirs[f"model.layers.{place}_proj.weight"] = scale * b @ a
+    found = deltas(merged(apart, tmp_path / "out", tmp_path / "theirs", weights=(1.0, 0.25)) / "model")
+    for name, delta in (expected := added((1.0, single[0]), (0.25, theirs))).items():
+        assert torch.allclose(found[name], delta, rtol=0, atol=1e-6), name
+    assert found.keys() == expected.keys() and len(expected) == 8
+
+
 def test_full_is_the_base_with_the_sum_in_it(apart: Apart, single: Any, tmp_path: Path) -> None:
     out = merged(apart, tmp_path / "out", apart.trial, weights=(0.5, 0.5), full=True)
     about = read_bundle(out).bundle.weights
@@ -185,7 +213,7 @@ def run(*arguments: Any, code: int = 0) -> Any:
 
 
 def score(place: Path, apart: Apart, *options: str) -> float:
-    told = run("evaluate", place, "--tasks", apart.task, "--no-tracking", "--json", *options)
+    told = run("evaluate", place, "--tasks", apart.task, "--split", "steer", "--no-tracking", "--json", *options)
     (row,) = [row for row in json.loads(told)["scores"] if row["metric"] == "margin"]
     return row["value"]
 
@@ -223,7 +251,7 @@ def test_dev_chooses_the_weights(apart: Apart, tmp_path: Path) -> None:
     for weights, value in values.items():  # as the same merge with weights that are given scores on that part
         out = tmp_path / f"{weights[1]}"
         run("export", "tiny", "--merge", f"{apart.folder}={weights[1]}", "--out", out)
-        assert score(out, apart, "--split", "dev") == pytest.approx(value, abs=1e-5)
+        assert score(out, apart) == pytest.approx(value, abs=1e-5)
     card = (tmp_path / "out" / "README.md").read_text()
     own, other = about.merged.weights
     assert f"| {own:g} | {other:g} | {max(values.values()):.4g} ±" in card and "| chosen |" in card
@@ -273,6 +301,8 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "a bias": (["{copies}/bias"], ["holds base_model.model.model.norm.bias"]),
     "another module": (["{copies}/module"], ["'model.layers.0.self_attn.kproj', which the base has not", "k_proj'?"]),
     "another shape": (["{copies}/shape"], ["a product of shape (16, 32)"]),
+    "another rank": (["{copies}/rank"], ["is of rank 2 in model.layers.0", "rank 3, as its configuration says"]),
+    "values": (["{copies}/values"], ["that are no numbers"]),
     "half of it": (["{copies}/half"], ["has no base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight"]),
 }
 
@@ -285,6 +315,8 @@ def copies(apart: Apart, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copied(apart, folder / "bias", lambda tensors: {**tensors, "base_model.model.model.norm.bias": torch.zeros(2)})
     copied(apart, folder / "module", partial(renamed, "k_proj", "kproj"))
     copied(apart, folder / "shape", cut)
+    copied(apart, folder / "rank", r=3)
+    copied(apart, folder / "values", lambda tensors: {name: tensor / 0 for name, tensor in tensors.items()})
     copied(
         apart,
         folder / "half",
