@@ -248,10 +248,10 @@ def test_dev_chooses_the_weights(apart: Apart, tmp_path: Path) -> None:
     assert list(tried) == [(0.7, 0.3), (0.6, 0.4), (0.5, 0.5), (0.4, 0.6), (0.3, 0.7)]
     values = {weights: one.value for weights, one in tried.items()}
     assert len(set(values.values())) == 5 and values[tuple(about.merged.weights)] == max(values.values())
-    for weights, value in values.items():  # as the same merge with weights that are given scores on that part
+    for weights in {(0.3, 0.7), tuple(about.merged.weights)}:  # as the same merge with these weights given scores there
         out = tmp_path / f"{weights[1]}"
         run("export", "tiny", "--merge", f"{apart.folder}={weights[1]}", "--out", out)
-        assert score(out, apart) == pytest.approx(value, abs=1e-5)
+        assert score(out, apart) == pytest.approx(values[weights], abs=1e-5)
     card = (tmp_path / "out" / "README.md").read_text()
     own, other = about.merged.weights
     assert f"| {own:g} | {other:g} | {max(values.values()):.4g} ±" in card and "| chosen |" in card
