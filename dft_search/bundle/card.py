@@ -139,7 +139,22 @@ def _weights(bundle: Bundle) -> list[str]:
         "## The weights",
         f"The folder `model` holds {what}, in {about.weights.dtype}, as transformers and peft load it; see its "
         f"README.md. {whose_weights(bundle)}",
+        *_tried(bundle),
     ]
+
+
+def _tried(bundle: Bundle) -> list[str]:
+    """The dev scores that chose the weights of a merge."""
+    merged = bundle.bundle.weights and bundle.bundle.weights.merged
+    if not merged or not merged.dev:
+        return []
+    rows = []
+    for one in merged.dev:
+        chosen = "chosen" if one.weights == merged.weights else ""
+        rows.append((*(f"{weight:g}" for weight in one.weights), _score(one.score), chosen))
+    n = merged.dev[0].score.n
+    note = f"The score of the recipe on {n} items of dev, steer part, which chose the weights and so flatters them."
+    return [_table((*(f"`{one.name}`" for one in merged.adapters), "`score`", ""), rows), note]
 
 
 def whose_weights(bundle: Bundle) -> str:
@@ -149,6 +164,14 @@ def whose_weights(bundle: Bundle) -> str:
     if about.confirmed is not None:
         seeds = ", ".join(map(str, about.confirmed.seeds))
         others = f" The confirmation trained the same recipe again with the seeds {seeds}; those weights are not these."
+    if about.weights is not None and (merged := about.weights.merged) is not None:
+        told = [f"`{one.name}` ({one.fingerprint or f'seed {bundle.seed}'})" for one in merged.adapters]
+        total = " + ".join(f"{weight:g} x {name}" for weight, name in zip(merged.weights, told, strict=True))
+        kept = "" if merged.density is None else f", density {merged.density:g}"
+        return (
+            f"They are adapters that were trained apart, merged by `{merged.combination}`{kept}: {total}. The scores "
+            f"and losses of this bundle are those of trial {about.trial} alone." + others
+        )
     return f"They are those of trial {about.trial}, seed {bundle.seed}: one run." + others
 
 

@@ -45,15 +45,50 @@ class Confirmed(Options):
     test_tasks: dict[str, SpreadRecord] = {}
 
 
+class AdapterRecord(Options):
+    """An adapter that was merged: its name, and what tells its weights from others (None for the trial's own)."""
+
+    name: str
+    fingerprint: str | None = None
+
+
+class TriedWeights(Options):
+    """Weights of a merge, and the score that it had with them."""
+
+    weights: list[Number]
+    score: ScoreRecord
+
+
+class MergedRecord(Options):
+    """How adapters became one.
+
+    Attributes:
+        combination: as peft calls it.
+        density: share of values that were kept, None where all were.
+        adapters: the trial's own first.
+        weights: of each.
+        searched: whether dev chose the weights.
+        dev: the score of every pair of weights that was tried, on the steer part.
+    """
+
+    combination: str
+    density: Number | None = None
+    adapters: Annotated[list[AdapterRecord], Field(min_length=2)]
+    weights: list[Number]
+    searched: bool = False
+    dev: list[TriedWeights] = []
+
+
 class WeightsRecord(Options):
     """The weights that came with the bundle, in its folder ``model``: the whole model, or an adapter on the base.
 
-    They are those of the one run that the bundle's trial and seed name.
+    They are those of the one run that the bundle's trial and seed name, merged with others where ``merged`` says so.
     """
 
     kind: Literal["full", "adapter"]
     dtype: str
     bytes: int
+    merged: MergedRecord | None = None
 
 
 class FileRecord(Options):

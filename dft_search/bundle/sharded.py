@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -16,8 +18,23 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 
 from dft_search.bundle.tensors import Pieces
 from dft_search.config import InfrastructureError
+from dft_search.training.places import download, is_remote
 
 MODEL = "model."  # prefix of weights in a checkpoint; its other tensors belong to the optimizer
+
+
+@contextmanager
+def checkpoint_here(place: str, beside: Path) -> Iterator[Path]:
+    """A checkpoint as a local folder; one at a URL is copied beside ``beside`` for as long."""
+    try:
+        if not is_remote(place):
+            yield Path(place)
+            return
+        with TemporaryDirectory(dir=beside.parent, prefix=".checkpoint.") as scratch:
+            download(place, Path(scratch))
+            yield Path(scratch)
+    except OSError as error:
+        raise InfrastructureError(f"{place.partition('?')[0]} cannot be read or written out: {error}") from error
 
 
 def checkpoint_tensors(folder: Path) -> dict[str, Pieces]:

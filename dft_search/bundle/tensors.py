@@ -35,6 +35,11 @@ class Pieces:
     read: Callable[[], Iterator[Tensor]]
 
 
+def whole(tensor: Tensor) -> Pieces:
+    """A tensor that is in memory."""
+    return Pieces(tuple(tensor.shape), tensor.dtype, lambda: iter([tensor]))
+
+
 def read_safetensors(file: Path) -> dict[str, Pieces]:
     """The tensors of a safetensors file by name. Values are read when asked for, without mapping the file.
 

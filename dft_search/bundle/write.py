@@ -8,13 +8,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dft_search.bundle import facts
 from dft_search.bundle.card import base_name, model_card
 from dft_search.bundle.kept import Kept, check_base, kept_weights
+from dft_search.bundle.merge_request import Merge
 from dft_search.bundle.portable import portable
 from dft_search.bundle.rayjob import ray_job
 from dft_search.bundle.read import FILE, FORMAT, MODEL, Bundle, checksum
@@ -28,6 +30,9 @@ from dft_search.search.options import Slots
 from dft_search.tracking.secrets import mask
 from dft_search.training.options import LoraChoice
 from dft_search.training.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:  # slow imports
+    from dft_search.bundle.merging import Merging
 
 STEPS = 3  # whose losses are kept; the first already depends on rows, seed, weights and versions
 TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "bfloat16": 1e-2}  # relative, for another machine or number of ranks
@@ -43,9 +48,17 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Weights:
-    """That a bundle gets weights, and in which of torch's types (by default the one that the model computes in)."""
+    """That a bundle gets weights.
+
+    Attributes:
+        dtype: one of torch's types; by default the one that the model computes in.
+        full: the whole model, also where the trial has an adapter.
+        merge: what the trial's adapter is merged with.
+    """
 
     dtype: str | None = None
+    full: bool = False
+    merge: Merge | None = None
 
 
 def export(folder: Path, out: Path, trial: int | None = None, weights: Weights | None = None) -> Path:
@@ -62,8 +75,8 @@ def export(folder: Path, out: Path, trial: int | None = None, weights: Weights |
         ``out``.
 
     Raises:
-        RequestError: no study, no such trial, nothing completed yet, rows changed since, weights that are not kept, or
-            ``out`` holds anything else.
+        RequestError: no study, no such trial, nothing completed yet, rows changed since, weights that are not kept or
+            cannot be merged, or ``out`` holds anything else.
         InfrastructureError: the weights cannot be read.
     """
     out = Path(out)
@@ -72,11 +85,16 @@ def export(folder: Path, out: Path, trial: int | None = None, weights: Weights |
     chosen = choose(view, trial)
     recipe = _recipe_of(view, chosen)
     contents = _contents(view, chosen, recipe)
-    kept = None
+    kept, merging = None, None
     if weights is not None:
         kept = kept_weights(view, chosen)
         check_base(recipe, kept)
         contents["bundle"]["weights"] = _weights_record(recipe, weights)
+        if weights.merge is not None:
+            from dft_search.bundle.merging import Merging  # imports peft, which takes seconds
+
+            merging = Merging(weights.merge, recipe, chosen.number, chosen.seed or 0)
+            contents["bundle"]["weights"]["merged"] = merging.record()
     if _is_there(out, contents):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +102,7 @@ def export(folder: Path, out: Path, trial: int | None = None, weights: Weights |
     try:
         draft.chmod(0o755)
         if kept is not None and weights is not None:
-            _add_weights(draft / MODEL, recipe, kept, weights, contents)
+            _add_weights(draft / MODEL, recipe, kept, weights, merging, contents)
         _write_files(draft, contents, view)
         draft.replace(out)  # takes the place of an empty folder
     except BaseException:
@@ -117,6 +135,9 @@ def _is_there(out: Path, contents: dict[str, Any]) -> bool:
         about.pop("created", None)
         if about.get("weights"):
             about["weights"] = {**about["weights"], "bytes": None}  # known once they are written
+            merged = about["weights"].get("merged") or {}
+            if merged.get("searched"):
+                about["weights"]["merged"] = {**merged, "weights": None, "dev": None}  # once they are scored
     if found != same:
         raise RequestError(
             Problem("holds another bundle", file=str(out), key="--out", expected="a new or empty folder")
@@ -125,18 +146,24 @@ def _is_there(out: Path, contents: dict[str, Any]) -> bool:
 
 
 def _weights_record(recipe: Recipe, weights: Weights) -> dict[str, Any]:
-    adapter = isinstance(recipe.training.trainable, LoraChoice)
+    adapter = isinstance(recipe.training.trainable, LoraChoice) and not weights.full
     trained = "float64" if recipe.model.dtype == "float64" else "float32"
     dtype = weights.dtype or (trained if adapter else recipe.model.dtype)
     return {"kind": "adapter" if adapter else "full", "dtype": dtype, "bytes": 0}
 
 
-def _add_weights(folder: Path, recipe: Recipe, kept: Kept, weights: Weights, contents: dict[str, Any]) -> None:
+def _add_weights(
+    folder: Path, recipe: Recipe, kept: Kept, weights: Weights, merging: "Merging | None", contents: dict[str, Any]
+) -> None:
     from dft_search.bundle.weights import write_weights  # imports transformers, which takes seconds
 
     folder.mkdir()
-    write_weights(recipe, kept, folder, base=base_name(portable(recipe)[0]), dtype=weights.dtype)
-    contents["bundle"]["weights"]["bytes"] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    base, record = base_name(portable(recipe)[0]), contents["bundle"]["weights"]
+    merge = None if merging is None else partial(merging.merge, scratch=folder)
+    write_weights(recipe, kept, folder, base=base, dtype=weights.dtype, full=weights.full, merge=merge)
+    record["bytes"] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if merging is not None:
+        record["merged"] = merging.record()
 
 
 def _write_files(folder: Path, contents: dict[str, Any], view: StudyView) -> None:

@@ -19,7 +19,10 @@ SURFACE = {
     "stop": {"name", "--discard", "--wait", "--no-wait"},
     "resume": {"name", "--confirm", "--no-confirm"},
     "report": {"name", "--figures", "--json"},
-    "export": {"name", "--out", "--trial", "--weights", "--dtype", "--register"},
+    "export": {
+        *("name", "--out", "--trial", "--weights", "--dtype", "--full", "--register"),
+        *("--merge", "--own-weight", "--combination", "--density"),
+    },
     "verify": {"bundle", "--json"},
     "train": {"source", "--set"},
     "evaluate": {

@@ -49,12 +49,12 @@ class Target:
     recipe_hash: str | None = None
 
 
-def find_target(text: str, base: str | None = None, dtype: str | None = None) -> Target:
+def find_target(text: str, base: str | ModelOptions | None = None, dtype: str | None = None) -> Target:
     """Find what ``text`` means; reads small files and the fingerprints of weights.
 
     Args:
         text: a path, or ``org/name`` on the hub.
-        base: of an adapter or a checkpoint, where the base model does not lie where it says.
+        base: of an adapter or a checkpoint, where the base model does not lie where it says; a path, or options.
         dtype: to compute in; by default that of the recipe, or the one in which the weights are stored.
 
     Raises:
@@ -90,7 +90,7 @@ def _hub_or_folder(path: str, name: str, dtype: str | None) -> Target:
     return Target(name, "base", options, fingerprint=model_fingerprint(options))
 
 
-def _bundle(folder: Path, base: str | None, dtype: str | None) -> Target:
+def _bundle(folder: Path, base: str | ModelOptions | None, dtype: str | None) -> Target:
     bundle = read_bundle(folder)
     weights, recipe = bundle.bundle.weights, bundle.recipe
     if weights is None:
@@ -102,12 +102,12 @@ def _bundle(folder: Path, base: str | None, dtype: str | None) -> Target:
     if weights.kind == "full":
         whole = ModelOptions(path=str(model), dtype=options.dtype, trust_remote_code=options.trust_remote_code)
         return Target(base=whole, fingerprint=model_fingerprint(whole), **told)  # type: ignore[arg-type]
-    options = options if base is None else options.model_copy(update={"path": base, "revision": None})
+    options = options if base is None else _moved(options, base)
     fingerprint = _with_base(options, bundle.bundle.model.fingerprint, [model / ADAPTER, *_adapter_files(model)])
     return Target(base=options, adapter=model, fingerprint=fingerprint, **told)  # type: ignore[arg-type]
 
 
-def _adapter(folder: Path, base: str | None, dtype: str | None) -> Target:
+def _adapter(folder: Path, base: str | ModelOptions | None, dtype: str | None) -> Target:
     try:
         config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
         kind, told = config["peft_type"], config.get("base_model_name_or_path")
@@ -116,10 +116,11 @@ def _adapter(folder: Path, base: str | None, dtype: str | None) -> Target:
         raise RequestError(Problem(message, key=KEY, expected="an adapter as peft writes it")) from None
     if kind != "LORA":
         raise RequestError(Problem(f"'{folder}' is an adapter of kind {kind}", key=KEY, expected="LORA"))
-    named = base or told
-    if not named:
+    if not (base or told):
         raise RequestError(Problem(f"'{folder}' names no base model", key="--base", expected="its folder or hub name"))
-    options = ModelOptions(path=named, revision=None if base else config.get("revision"))
+    options = base if isinstance(base, ModelOptions) else ModelOptions(path=base or told)
+    if base is None:
+        options = options.model_copy(update={"revision": config.get("revision")})
     stored = _config_of(options)
     options = _typed(options, dtype or _stored_dtype(stored))
     files = _adapter_files(folder)
@@ -127,12 +128,12 @@ def _adapter(folder: Path, base: str | None, dtype: str | None) -> Target:
     return Target(_name(folder), "adapter", options, adapter=folder, fingerprint=fingerprint)
 
 
-def _checkpoint(path: Path, place: str, base: str | None, dtype: str | None) -> Target:
+def _checkpoint(path: Path, place: str, base: str | ModelOptions | None, dtype: str | None) -> Target:
     state = read_state(place)
     recipe = _recipe_beside(path, place)
     options = recipe.model if recipe is not None else ModelOptions(path=state["base_path"])
     if base is not None:
-        options = options.model_copy(update={"path": base, "revision": None})
+        options = _moved(options, base)
     stored = _config_of(options)
     options = _typed(options, dtype or (recipe.model.dtype if recipe is not None else _stored_dtype(stored)))
     trainable = recipe.training.trainable if recipe is not None else None
@@ -202,6 +203,13 @@ def _told_base(file: Path) -> str | None:
             return (tensors.metadata() or {}).get("base_fingerprint")
     except (OSError, SafetensorError) as error:
         raise RequestError(Problem(f"{file} cannot be read: {error}", key=KEY)) from None
+
+
+def _moved(options: ModelOptions, base: str | ModelOptions) -> ModelOptions:
+    """The options of a base model that lies elsewhere; of a path, the rest stays."""
+    if isinstance(base, ModelOptions):
+        return base
+    return options.model_copy(update={"path": base, "revision": None})
 
 
 def _config_of(options: ModelOptions) -> dict[str, Any]:
