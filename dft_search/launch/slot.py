@@ -20,6 +20,7 @@ from typing import Any
 import ray
 
 from dft_search.launch.job import LOST, Beat, Job, JobEnd, JobReport, SlotSpec, Wish, what_fits
+from dft_search.objectives.options import Objective
 
 LOST_SECONDS = 900.0  # a group that could not be placed again within this time is given up
 MAX_ATTEMPTS = 4  # a job whose workers die this often without getting further is at fault itself
@@ -299,11 +300,15 @@ class Slot:
         async with self.changed:
             active = self.active
             if active is not None and active.number == number and active.end is None:
-                if end.outcome == "out_of_memory" and self.spec.halve and end.micro_batch_rows:
+                if end.outcome == "out_of_memory" and end.micro_batch_rows and self._may_halve(active.job):
                     self._halve(active, end)
                 else:
                     self._finish(active, end)
             self.changed.notify_all()
+
+    def _may_halve(self, job: Job) -> bool:
+        """Smaller micro-batches must be wanted, and leave the loss as it is."""
+        return self.spec.halve and not Objective(**job.recipe.get("objective", {})).contrasts_rows
 
     def _halve(self, active: _Active, end: JobEnd) -> None:
         """The group that ran out of memory is about to be replaced; the next one takes the job as it is now."""

@@ -15,8 +15,9 @@ from dft_search.models.forward import segmented_forward
 from dft_search.models.head import detached_call, token_losses, weighted_loss
 from dft_search.models.mlp import enable_lean_mlp
 from dft_search.objectives.batch import Batch, Pool
+from dft_search.objectives.contrast import info_nce
 from dft_search.objectives.options import Objective
-from dft_search.objectives.terms import Pooling, Side, StateTerm, TokenTerm
+from dft_search.objectives.terms import ContrastTerm, Pooling, Side, StateTerm, TokenTerm
 
 
 class ObjectiveModule(nn.Module):
@@ -110,7 +111,11 @@ class ObjectiveModule(nn.Module):
                 english, target = batch.pools[term.name]
                 a = self._pooled(states, term.english, english, term.pooling)
                 b = self._pooled(states, term.target, target, term.pooling)
-                found[term.name] = 1 - F.cosine_similarity(a, b, -1)
+                if isinstance(term, ContrastTerm):
+                    how = {"symmetric": term.symmetric, "gather": term.gather}
+                    found[term.name] = info_nce(a, b, temperature=term.temperature, **how)
+                else:
+                    found[term.name] = 1 - F.cosine_similarity(a, b, -1)
         return found
 
     def _pooled(self, states: dict[int, Tensor], side: Side, pool: Pool, pooling: Pooling) -> Tensor:

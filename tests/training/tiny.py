@@ -89,6 +89,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "conversion": {"supervision": "feature", "layer": 1},
         "thinking": {"supervision": "feature", "layer": 2},
     },
+    "mid_align": {"method": "mid_align", "alignment": {"layer": 2}},
+    "gathered": {"method": "mid_align", "alignment": {"layer": 2, "negatives": "gathered", "symmetric": True}},
 }
 
 
