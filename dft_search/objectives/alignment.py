@@ -29,6 +29,9 @@ class AlignmentOptions(Options):
         stop_gradient_english: the English state is a constant of this term, so that only the target side moves.
         negatives: which other rows a state is told apart from: those of its micro-batch, or also those that the other
             ranks read at the same time (``gathered``).
+        schedule: every other micro-batch is for this term alone and the rest for the other terms (``microbatch``, as
+            the authors have it), or every other optimizer step is, or each row counts for all terms (``joint``). Each
+            term is a mean over the rows that count for it; taking turns, a run reads each row for one of the two.
     """
 
     supervision: Literal["contrastive", "none"] = "none"
@@ -41,6 +44,7 @@ class AlignmentOptions(Options):
     symmetric: bool = False
     stop_gradient_english: bool = False
     negatives: Literal["local", "gathered"] = "local"
+    schedule: Literal["microbatch", "optimizer_step", "joint"] = "microbatch"
 
     def used(self) -> dict[str, Any]:
         """The options that are read."""

@@ -100,3 +100,8 @@ class ContrastTerm(StateTerm):
 
 
 Term = TokenTerm | StateTerm
+
+
+def layers_of(term: Term) -> set[int]:
+    """The layers that a term reads."""
+    return {term.layer} if isinstance(term, TokenTerm) else {term.english.layer, term.target.layer}

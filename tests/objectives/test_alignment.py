@@ -161,7 +161,7 @@ def test_what_counts() -> None:
     assert Objective(**mid_align(skip_bos=True)).canonical() == plain.canonical()  # a query has no BOS
     assert Objective(alignment={"layer": 3, "temperature": 9}).canonical() == Objective().canonical()
     assert "alignment" not in Objective().canonical()
-    for name, value in {"temperature": 0.2, "negatives": "gathered", "symmetric": True, "layer": 3}.items():
+    for name, value in {"temperature": 0.2, "negatives": "gathered", "symmetric": True, "schedule": "joint"}.items():
         assert Objective(**mid_align(**{name: value})).canonical() != plain.canonical(), name
     assert plain.term_names == ("generation", "alignment")
     assert Objective(alignment=CONTRAST).term_names == ("generation", "conversion", "thinking", "alignment")
@@ -174,7 +174,7 @@ def test_what_counts() -> None:
         ("alignment: {temperature: 0}", "objective.alignment.temperature: "),
         ("alignment: {negatives: gather}", "did you mean 'gathered'?"),
         ("method: mid-align", "did you mean 'mid_align'?"),
-        ("alignment: {schedule: microbatch}", "objective.alignment.schedule: unknown key"),
+        ("alignment: {schedule: micro_batch}", "did you mean 'microbatch'?"),
     ],
 )
 def test_a_mistake_gets_one_clear_line(line: str, message: str) -> None:

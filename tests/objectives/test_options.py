@@ -51,6 +51,7 @@ def test_defaults_are_the_documented_ones() -> None:
             "symmetric": False,
             "stop_gradient_english": False,
             "negatives": "local",
+            "schedule": "microbatch",
         },
     }
 

@@ -90,7 +90,12 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "thinking": {"supervision": "feature", "layer": 2},
     },
     "mid_align": {"method": "mid_align", "alignment": {"layer": 2}},
-    "gathered": {"method": "mid_align", "alignment": {"layer": 2, "negatives": "gathered", "symmetric": True}},
+    "joint": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "joint"}},
+    "by_step": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "optimizer_step"}},
+    "gathered": {
+        "method": "mid_align",
+        "alignment": {"layer": 2, "negatives": "gathered", "symmetric": True, "schedule": "joint"},
+    },
 }
 
 
