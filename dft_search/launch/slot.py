@@ -53,6 +53,11 @@ class _Active:
     too_many: int | None = None  # rows of the last micro-batch that did not fit
 
 
+def may_halve(spec: SlotSpec, job: Job) -> bool:
+    """Whether a job may go on with smaller micro-batches: they are wanted, and leave its loss as it is."""
+    return spec.halve and not Objective(**job.recipe.get("objective", {})).contrasts_rows
+
+
 class Slot:
     """The actor. Driver side: submit, next_report, decide, progress, state, request_stop, close. The rest is for its
     workers and their Ray Train run.
@@ -300,15 +305,11 @@ class Slot:
         async with self.changed:
             active = self.active
             if active is not None and active.number == number and active.end is None:
-                if end.outcome == "out_of_memory" and end.micro_batch_rows and self._may_halve(active.job):
+                if end.outcome == "out_of_memory" and end.micro_batch_rows and may_halve(self.spec, active.job):
                     self._halve(active, end)
                 else:
                     self._finish(active, end)
             self.changed.notify_all()
-
-    def _may_halve(self, job: Job) -> bool:
-        """Smaller micro-batches must be wanted, and leave the loss as it is."""
-        return self.spec.halve and not Objective(**job.recipe.get("objective", {})).contrasts_rows
 
     def _halve(self, active: _Active, end: JobEnd) -> None:
         """The group that ran out of memory is about to be replaced; the next one takes the job as it is now."""
