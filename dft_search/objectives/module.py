@@ -57,7 +57,7 @@ class ObjectiveModule(nn.Module):
         scale = {t.name: t.weight / count if count > 0 else 0.0 for t, count in zip(self.terms, counts, strict=True)}
         values: dict[str, Tensor] = {}
         parts: list[Tensor] = []
-        if batch.labels:
+        if any(isinstance(term, TokenTerm) for term in self.terms_of(batch)):
             read = self._label_states(batch, states)
             factors = [read.rows.new_full((size,), scale[name], dtype=read.wide) for name, size in read.sizes.items()]
             loss, losses = weighted_loss(*read.call, torch.cat(factors), attached=read.attached, softcap=read.softcap)
@@ -84,7 +84,7 @@ class ObjectiveModule(nn.Module):
     def values_of(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
         """As ``values``, from states that are there already: of every layer that a term reads."""
         found = self._state_values(batch, states)
-        if batch.labels:
+        if any(isinstance(term, TokenTerm) for term in self.terms_of(batch)):
             read = self._label_states(batch, states)
             losses = token_losses(*read.call, attached=read.attached, softcap=read.softcap)
             found |= read.split(losses)
