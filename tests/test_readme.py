@@ -89,6 +89,20 @@ def test_the_study_block_is_valid() -> None:
     assert [parameter.key for parameter in space.parameters][0] == "training.trainable"
 
 
+def test_the_alignment_block_is_valid() -> None:
+    from dft_search.config import build, known_keys
+    from dft_search.objectives.options import Objective
+    from dft_search.search.space import read_space
+    from dft_search.training.options import TrainingOptions
+    from dft_search.training.recipe import Recipe
+
+    (block,) = [text for text in blocks("README.md", "yaml") if "mid_align" in text]
+    document = parse_document(block, "README.md")
+    assert build(Objective, document, ("recipe", "objective")) == Objective(method="mid_align")
+    assert build(TrainingOptions, document, ("recipe", "training")).micro_batch_rows == 32
+    assert len(read_space(document, 32, known_keys(Recipe)).parameters) == 2
+
+
 def test_the_judge_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dft_search.evaluation.judge import read_judge_file
 

@@ -72,7 +72,8 @@ class TrainOptions(Options):
 
     def unused(self, method: str) -> set[str]:
         """Options that a run of the canonical ``method`` does not use, so that they are no part of its recipe."""
-        names = {"english"} if method != "dft" or self.english == "aligned" else set()
+        parallel = method in ("dft", "mid_align") and self.english != "aligned"
+        names = set() if parallel else {"english"}
         return names | ({"english_rows"} if method != "tft" or not self.english_rows else set())
 
 

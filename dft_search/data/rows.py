@@ -17,8 +17,9 @@ from dft_search.data.reader import KEY, Reader
 from dft_search.data.row import Row
 from dft_search.data.template import render_prompt
 
-SIDES = {"dft": ("en", "tgt"), "tft": ("tgt",), "sft": ("en",), "lm": ("en",)}  # by method: the languages it needs
 BOTH = ("en", "tgt")
+# by method: the languages it needs
+SIDES = {"dft": BOTH, "mid_align": BOTH, "tft": ("tgt",), "sft": ("en",), "lm": ("en",)}
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,17 @@ class Rows:
 def read_rows(options: TrainOptions, *, method: str) -> Rows:
     """Read all files of a recipe.
 
-    ``sft`` needs the English side, ``tft`` the target side, ``dft`` both. Where a file has both sides, a row whose
-    instruction or output is empty on either one is dropped and counted, whatever the method: all methods of a study
-    train on the same rows. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a line), or the English prompt
-    and answer where the file has no such column. Text is kept as it is; ``null`` counts as empty.
+    ``sft`` needs the English side, ``tft`` the target side, ``dft`` and ``mid_align`` both. Where a file has both
+    sides, a row whose instruction or output is empty on either one is dropped and counted, whatever the method: all
+    methods of a study train on the same rows. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a line), or
+    the English prompt and answer where the file has no such column. Text is kept as it is; ``null`` counts as empty.
 
-    With ``english: shuffled`` (``dft``) and ``english_rows`` (``tft``) they are changed as ``data/controls.py`` says,
-    with a ``mixture`` as ``data/mixture.py`` does.
+    With ``english: shuffled`` (``dft``, ``mid_align``) and ``english_rows`` (``tft``) they are changed as
+    ``data/controls.py`` says, with a ``mixture`` as ``data/mixture.py`` does.
 
     Args:
         options: files and columns.
-        method: ``dft``, ``tft``, ``sft`` or ``lm`` (of a canonical objective: ``dft`` without supervision is ``tft``).
+        method: of a canonical objective (``dft`` without supervision is ``tft``).
 
     Raises:
         RequestError: a file, column or value is wrong, or no row is left.

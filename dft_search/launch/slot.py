@@ -20,6 +20,7 @@ from typing import Any
 import ray
 
 from dft_search.launch.job import LOST, Beat, Job, JobEnd, JobReport, SlotSpec, Wish, what_fits
+from dft_search.objectives.options import Objective
 
 LOST_SECONDS = 900.0  # a group that could not be placed again within this time is given up
 MAX_ATTEMPTS = 4  # a job whose workers die this often without getting further is at fault itself
@@ -50,6 +51,11 @@ class _Active:
     records: list[dict[str, Any]] = field(default_factory=list)  # of steps, that nobody asked for yet
     end: JobEnd | None = None
     too_many: int | None = None  # rows of the last micro-batch that did not fit
+
+
+def may_halve(spec: SlotSpec, job: Job) -> bool:
+    """Whether a job may go on with smaller micro-batches: they are wanted, and leave its loss as it is."""
+    return spec.halve and not Objective(**job.recipe.get("objective", {})).contrasts_rows
 
 
 class Slot:
@@ -299,7 +305,7 @@ class Slot:
         async with self.changed:
             active = self.active
             if active is not None and active.number == number and active.end is None:
-                if end.outcome == "out_of_memory" and self.spec.halve and end.micro_batch_rows:
+                if end.outcome == "out_of_memory" and end.micro_batch_rows and may_halve(self.spec, active.job):
                     self._halve(active, end)
                 else:
                     self._finish(active, end)

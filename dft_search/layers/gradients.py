@@ -8,6 +8,7 @@ for a thinking feature all blocks, through the top English state. All base weigh
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from dft_search.data.encode import EncodedRow
 from dft_search.layers.proposal import bootstrap_mean
 from dft_search.models import structure
 from dft_search.models.forward import segmented_forward
+from dft_search.objectives.alignment import AlignmentOptions
 from dft_search.objectives.batch import Batch, collate
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
@@ -114,8 +116,8 @@ def align_gradients(
 
 
 def _everywhere(objective: Objective, layer: int) -> Objective:
-    """Both terms on, at ``layer``."""
-    changes = {}
+    """Both terms on, at ``layer``, and no other."""
+    changes: dict[str, Any] = {"alignment": AlignmentOptions()}
     for name in ("conversion", "thinking"):
         options = getattr(objective, name)
         on = options.supervision if options.supervision != "none" else "logits"

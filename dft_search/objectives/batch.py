@@ -12,8 +12,9 @@ from torch import Tensor
 from dft_search.data.encode import EncodedRow
 from dft_search.models.segments import Plan, Segment, make_plan
 from dft_search.objectives.options import Objective
-from dft_search.objectives.terms import StateRead, StateTerm, Term, TokenRead, TokenTerm
+from dft_search.objectives.terms import StateRead, StateTerm, Term, TokenRead, TokenTerm, layers_of
 from dft_search.objectives.tree import RowTree
+from dft_search.objectives.turns import Turn
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class Batch:
 
     Attributes:
         plan: all tokens, flat.
-        labels: token losses by term.
+        labels: token losses by term; here and in ``pools`` are the terms of the turn alone.
         pools: (English, target) states by term.
         counts: [T] float64: labels of a token term, rows of a state term.
         dropped: [T] float64: English tokens that found no position (position-wise and aligned readings).
-        tokens: tokens read; 0 when a dummy token stands in for rows.
+        tokens: tokens read, a dummy token not counted.
     """
 
     plan: Plan
@@ -69,36 +70,45 @@ class Batch:
         )
 
 
-def collate(rows: Sequence[EncodedRow], objective: Objective, num_layers: int, *, has_bos: bool) -> Batch:
+def collate(
+    rows: Sequence[EncodedRow], objective: Objective, num_layers: int, *, has_bos: bool, turn: Turn | None = None
+) -> Batch:
     """Plan one forward pass over ``rows``.
 
+    Where no row is read as deep as other ranks may have to read theirs, a dummy token that nobody reads lets this rank
+    take part in every collective; its loss is zero, and so are its gradients, which are there all the same.
+
     Args:
-        rows: any number, also none: then a dummy token that nobody reads lets this rank take part in every collective;
-            its loss is zero, and so are its gradients, which are there all the same.
+        rows: any number, also none.
         objective: what is minimized.
         num_layers: blocks of the model.
         has_bos: token 0 of a prompt is a BOS (``Encoded.has_bos``).
+        turn: which terms the rows count for; all without one.
     """
-    terms = objective.terms(num_layers)
-    laid = [_RowReads(row, terms, has_bos) for row in rows]
-    empty = not any(read.labels for row in laid for read in row.tokens.values())
-    if empty:
+    every = objective.terms(num_layers)
+    terms = [term for term in every if turn is None or term.name in turn.among]
+    read = [term for term in terms if turn is None or term.name in turn.read]
+    laid = [_RowReads(row, read, has_bos) for row in rows]
+    if not any(row.reads for row in laid):
         laid = []
-    segments = [Segment((0,), num_layers)] if empty else []
+    segments: list[Segment] = []
     for row_reads in laid:
         row_reads.tree.lay(segments)
-    plan = make_plan(segments)
+    deepest = max(layer for term in terms for layer in layers_of(term))
+    dummy = max((segment.depth for segment in segments), default=0) < deepest
+    plan = make_plan([*segments, Segment((0,), deepest)] if dummy else segments)
     labels = {term.name: _labels(plan, laid, term.name) for term in terms if isinstance(term, TokenTerm)}
     pools = {term.name: _pools(plan, laid, term.name) for term in terms if isinstance(term, StateTerm)}
-    counts = [len(labels[t.name].labels) if t.name in labels else len(pools[t.name][0].index) for t in terms]
-    dropped = [sum(row.tokens[t.name].dropped for row in laid) if t.name in labels else 0 for t in terms]
+    sizes = {name: len(found.labels) for name, found in labels.items()}
+    sizes |= {name: len(english.index) for name, (english, _) in pools.items()}
+    dropped = [sum(row.tokens[t.name].dropped for row in laid if t.name in row.tokens) for t in every]
     return Batch(
         plan,
         labels,
         pools,
-        torch.tensor(counts, dtype=torch.float64),
+        torch.tensor([sizes.get(term.name, 0) for term in every], dtype=torch.float64),
         torch.tensor(dropped, dtype=torch.float64),
-        0 if empty else len(plan.ids),
+        len(plan.ids) - dummy,
     )
 
 
@@ -120,10 +130,16 @@ class _RowReads:
                 self.tree.add(term.english.layer, english)
                 self.tree.add(term.target.layer, target)
 
+    @property
+    def reads(self) -> bool:
+        """Whether any term finds something to read here."""
+        return bool(self.states) or any(read.labels for read in self.tokens.values())
+
 
 def _labels(plan: Plan, rows: Sequence[_RowReads], term: str) -> Labels:
-    index = [flat for row in rows for flat in row.tree.flat(plan, row.tokens[term])]
-    labels = [label for row in rows for label in row.tokens[term].labels]
+    found = [row for row in rows if term in row.tokens]
+    index = [flat for row in found for flat in row.tree.flat(plan, row.tokens[term])]
+    labels = [label for row in found for label in row.tokens[term].labels]
     return Labels(torch.tensor(index, dtype=torch.long), torch.tensor(labels, dtype=torch.long))
 
 

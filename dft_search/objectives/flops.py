@@ -31,7 +31,7 @@ def batch_flops(module: ObjectiveModule, batch: Batch) -> Flops:
             depths[number] = max(depths[number], layer)
 
     heads = []
-    for term in module.terms:
+    for term in module.terms_of(batch):
         if isinstance(term, TokenTerm):
             labels = batch.labels[term.name]
             heads.append(HeadRead(term.layer, len(labels.labels), not term.detach_head, term.final_norm))

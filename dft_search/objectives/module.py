@@ -15,8 +15,9 @@ from dft_search.models.forward import segmented_forward
 from dft_search.models.head import detached_call, token_losses, weighted_loss
 from dft_search.models.mlp import enable_lean_mlp
 from dft_search.objectives.batch import Batch, Pool
+from dft_search.objectives.contrast import info_nce
 from dft_search.objectives.options import Objective
-from dft_search.objectives.terms import Pooling, Side, StateTerm, TokenTerm
+from dft_search.objectives.terms import ContrastTerm, Pooling, Side, StateTerm, Term, TokenTerm, layers_of
 
 
 class ObjectiveModule(nn.Module):
@@ -49,19 +50,29 @@ class ObjectiveModule(nn.Module):
 
         Returns:
             The scalar ``sum_t weight_t * sum_t / denominators_t``, float32 or wider, and the bare sums [T], detached,
-            float64. A term without any label counts as zero.
+            float64. A term without any label, or that the batch leaves out, counts as zero.
         """
         states = self._states(batch)
         counts = denominators.tolist()
         scale = {t.name: t.weight / count if count > 0 else 0.0 for t, count in zip(self.terms, counts, strict=True)}
-        read = self._label_states(batch, states)
-        factors = [read.rows.new_full((size,), scale[name], dtype=read.wide) for name, size in read.sizes.items()]
-        loss, losses = weighted_loss(*read.call, torch.cat(factors), attached=read.attached, softcap=read.softcap)
-        values = read.split(losses) | self._state_values(batch, states)
-        for term in self.terms:
-            if isinstance(term, StateTerm):
-                loss = loss + values[term.name].sum() * scale[term.name]
-        return loss, torch.stack([values[term.name].detach().sum(dtype=torch.float64) for term in self.terms])
+        values: dict[str, Tensor] = {}
+        parts: list[Tensor] = []
+        if any(isinstance(term, TokenTerm) for term in self.terms_of(batch)):
+            read = self._label_states(batch, states)
+            factors = [read.rows.new_full((size,), scale[name], dtype=read.wide) for name, size in read.sizes.items()]
+            loss, losses = weighted_loss(*read.call, torch.cat(factors), attached=read.attached, softcap=read.softcap)
+            parts.append(loss)
+            values |= read.split(losses)
+        compared = self._state_values(batch, states)
+        values |= compared
+        parts += [value.sum() * scale[name] for name, value in compared.items()]
+        sums = {name: value.detach().sum(dtype=torch.float64) for name, value in values.items()}
+        nothing = parts[0].new_zeros((), dtype=torch.float64)
+        return sum(parts[1:], parts[0]), torch.stack([sums.get(term.name, nothing) for term in self.terms])
+
+    def terms_of(self, batch: Batch) -> list[Term]:
+        """The terms that ``batch`` is for."""
+        return [term for term in self.terms if term.name in batch.labels or term.name in batch.pools]
 
     def values(self, batch: Batch) -> dict[str, Tensor]:
         """Unweighted losses by term: one for each label [M] of a token term, one for each row [R] of a state term.
@@ -73,20 +84,20 @@ class ObjectiveModule(nn.Module):
     def values_of(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
         """As ``values``, from states that are there already: of every layer that a term reads."""
         found = self._state_values(batch, states)
-        if any(isinstance(term, TokenTerm) for term in self.terms):
+        if any(isinstance(term, TokenTerm) for term in self.terms_of(batch)):
             read = self._label_states(batch, states)
             losses = token_losses(*read.call, attached=read.attached, softcap=read.softcap)
             found |= read.split(losses)
         return found
 
     def _states(self, batch: Batch) -> dict[int, Tensor]:
-        layers = {t.layer for t in self.terms if isinstance(t, TokenTerm)}
-        layers |= {side.layer for t in self.terms if isinstance(t, StateTerm) for side in (t.english, t.target)}
+        layers = {layer for term in self.terms_of(batch) for layer in layers_of(term)}
         return segmented_forward(self.model, batch.plan, layers)
 
     def _label_states(self, batch: Batch, states: dict[int, Tensor]) -> "_HeadCall":
         """What goes through the head in one call: the label states of all terms, those of terms that detach it last."""
-        terms = sorted((t for t in self.terms if isinstance(t, TokenTerm)), key=lambda term: term.detach_head)
+        found = [term for term in self.terms_of(batch) if isinstance(term, TokenTerm)]
+        terms = sorted(found, key=lambda term: term.detach_head)
         norm, head = structure.final_norm(self.model), structure.head(self.model)
         rows = []
         for term in terms:
@@ -105,12 +116,16 @@ class ObjectiveModule(nn.Module):
 
     def _state_values(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
         found = {}
-        for term in self.terms:
+        for term in self.terms_of(batch):
             if isinstance(term, StateTerm):
                 english, target = batch.pools[term.name]
                 a = self._pooled(states, term.english, english, term.pooling)
                 b = self._pooled(states, term.target, target, term.pooling)
-                found[term.name] = 1 - F.cosine_similarity(a, b, -1)
+                if isinstance(term, ContrastTerm):
+                    how = {"symmetric": term.symmetric, "gather": term.gather}
+                    found[term.name] = info_nce(a, b, temperature=term.temperature, **how)
+                else:
+                    found[term.name] = 1 - F.cosine_similarity(a, b, -1)
         return found
 
     def _pooled(self, states: dict[int, Tensor], side: Side, pool: Pool, pooling: Pooling) -> Tensor:

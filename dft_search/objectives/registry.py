@@ -11,6 +11,7 @@ METHODS = {
     "tft": "dft_search.objectives.methods:TFT",
     "sft": "dft_search.objectives.methods:SFT",
     "lm": "dft_search.objectives.methods:LM",
+    "mid_align": "dft_search.objectives.methods:MID_ALIGN",
 }
 
 

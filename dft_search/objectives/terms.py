@@ -84,4 +84,24 @@ class StateTerm:
     pooling: Pooling
 
 
+@dataclass(frozen=True)
+class ContrastTerm(StateTerm):
+    """InfoNCE of the target state against the English states of a batch (``contrast.py``), one value a row.
+
+    Attributes:
+        temperature: above 0.
+        symmetric: both directions.
+        gather: candidates come from all ranks.
+    """
+
+    temperature: float
+    symmetric: bool
+    gather: bool
+
+
 Term = TokenTerm | StateTerm
+
+
+def layers_of(term: Term) -> set[int]:
+    """The layers that a term reads."""
+    return {term.layer} if isinstance(term, TokenTerm) else {term.english.layer, term.target.layer}

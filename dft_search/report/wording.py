@@ -86,6 +86,8 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
         objective: canonical, or with all defaults written out; what is absent is off.
     """
     method = str(objective.get("method", "unknown recipe"))
+    if method == "mid_align":
+        return f"mid-align at layer {objective['alignment']['layer']}"
     if method != "dft":
         return METHOD_LABELS.get(method, method)
     terms = []
@@ -93,6 +95,9 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
         term = objective.get(name) or {}
         if term.get("supervision", "none") != "none":
             terms.append(f"{name} {term['supervision']} at layer {term['layer']}")
+    alignment = objective.get("alignment") or {}
+    if alignment.get("supervision", "none") != "none":
+        terms.append(f"alignment at layer {alignment['layer']}")
     return ", ".join(terms) or METHOD_LABELS["tft"]
 
 

@@ -32,6 +32,7 @@ from dft_search.training.places import is_remote, normal, open_place
 from dft_search.training.recipe import Recipe, check_recipe
 
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
+ALIGNED = "objective.alignment.supervision"
 ENTROPY = "entropy"
 MAX_GRID = 10_000
 PERFORMANCE = ("perf/memory_gb", "perf/tokens_per_s")  # of rank 0: peak over the trial, mean over its steps
@@ -136,6 +137,8 @@ class Definition:
         stand where the paper's would.
         """
         none: dict[str, Value] = {f"{CONVERSION}.supervision": "none", f"{THINKING}.supervision": "none"}
+        if ALIGNED in self.space.by_key or self.recipe.objective.alignment.supervision != "none":
+            none[ALIGNED] = "none"
         if name == "sft":
             return {"objective.method": "sft", **none}
         if "objective.method" in self.space.by_key or self.recipe.objective.method not in ("dft", "tft"):

@@ -113,7 +113,16 @@ def check_recipe(recipe: Recipe) -> list[Problem]:
                 expected=f"at most {training.batch_rows}, or auto",
             )
         )
-    if recipe.data.train.english_rows and recipe.method == "dft":
+    if recipe.objective.contrasts_rows and training.micro_batch_rows in ("auto", 1):
+        problems.append(
+            Problem(
+                f"{training.micro_batch_rows} will not do: alignment tells a row apart from the others of its "
+                "micro-batch, so their number is part of the loss",
+                key="recipe.training.micro_batch_rows",
+                expected="a number from 2",
+            )
+        )
+    if recipe.data.train.english_rows and recipe.objective.supervisions:
         problems.append(
             Problem(
                 "English rows have nothing that deep supervision could read",

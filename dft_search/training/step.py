@@ -13,6 +13,7 @@ from dft_search.data.encode import Encoded
 from dft_search.data.order import RowOrder, share
 from dft_search.objectives.batch import Batch, collate
 from dft_search.objectives.flops import batch_flops
+from dft_search.objectives.turns import turn_of
 from dft_search.training.optimizer import clip, make_optimizer, squared_norm
 from dft_search.training.peak import peak_flops
 from dft_search.training.recipe import Recipe
@@ -62,6 +63,7 @@ class Stepper:
         self._recipe, self._built, self._data, self._session = recipe, built, data, session
         self._seed, self._total = seed, total
         self.micro_rows = min(micro_rows, recipe.training.batch_rows)
+        self._micro_batches = math.ceil(recipe.training.batch_rows / self.micro_rows)
         self._order = RowOrder(len(data), recipe.training.batch_rows, derive(seed, "order"))
         self._parameters = list(trainable_parameters(built.model).values())
         self._peak = peak_flops(session.device, built.compute)
@@ -83,7 +85,14 @@ class Stepper:
         )
         objective, layers = self._recipe.objective, self._built.model.config.num_hidden_layers
         batches = [
-            collate([self._data[row] for row in micro], objective, layers, has_bos=self._data.has_bos) for micro in rows
+            collate(
+                [self._data[row] for row in micro],
+                objective,
+                layers,
+                has_bos=self._data.has_bos,
+                turn=turn_of(objective, step, number * session.world_size + session.rank, self._micro_batches),
+            )
+            for number, micro in enumerate(rows)
         ]
         terms = len(objective.term_names)
         mine = torch.zeros(terms + 2 + len(flags), dtype=torch.float64)
@@ -127,8 +136,9 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         metrics = {"loss/total": float(total[0])}
-        for name, value in zip(self._recipe.objective.term_names, total[1:-1] / counts.clamp(min=1.0), strict=True):
-            metrics[f"loss/{name}"] = float(value)
+        for name, value, count in zip(self._recipe.objective.term_names, total[1:-1], counts, strict=True):
+            if count > 0:  # else it is not this step's turn
+                metrics[f"loss/{name}"] = float(value / count)
         metrics |= {"learning_rate": rate, "grad_norm": norm}
         seconds = max(time.perf_counter() - prepared.started, 1e-9)
         metrics["perf/tokens_per_s"] = prepared.tokens / seconds

@@ -1,12 +1,14 @@
 """Workers that really run out of memory: one outcome, nothing left of it, half the rows where that is asked for."""
 
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from dft_search.launch.desk import SlotPool
 from dft_search.launch.job import SlotSpec
+from dft_search.launch.slot import may_halve
 from dft_search.search.definition import Definition, load_study
 from tests.launch.test_slots import job, losses, run, what_counts
 from tests.search.small import write_world
@@ -54,3 +56,11 @@ def test_half_the_rows_and_the_same_losses(ray_cluster, definition, tmp_path):
     assert end.outcome == "completed"
     assert end.message == f"out of memory with {ROWS // 2} rows in a micro-batch: went on with {ROWS // 4}"
     assert losses(reports) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_micro_batches_are_halved_only_where_the_loss_stays_the_same(definition, tmp_path):
+    spec = SlotSpec(2, 0, 1, str(tmp_path), halve=True)
+    plain = job(definition, tmp_path)
+    aligned = replace(plain, recipe=plain.recipe | {"objective": {"method": "mid_align"}})
+    assert may_halve(spec, plain) and not may_halve(spec, aligned)
+    assert not may_halve(replace(spec, halve=False), plain)

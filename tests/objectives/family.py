@@ -85,6 +85,10 @@ OPTIONS: dict[str, dict[str, Any]] = MAIN | {
     # A6
     "constant_english": features({"stop_gradient_english": True}),
     "constant_top": features(stop_gradient_english=True),
+    # mid-align's term, alone and beside the others
+    "mid_align": {"method": "mid_align", "alignment": {"layer": 2, "weight": 0.6}},
+    "mid_align_both_ways": {"method": "mid_align", "alignment": {"layer": 3, "symmetric": True, "span": "prompt"}},
+    "all_three": logits(alignment={"supervision": "contrastive", "layer": 2, "weight": 0.4}),
     # A7
     "pre_norm": features(top_state="pre_norm"),
     "norm_both": features(top_state="norm_both", pooling="max"),
@@ -97,7 +101,7 @@ def compare(model: Any, options: dict[str, Any], bound: float, plain: Any = None
     plain = copy.deepcopy(model) if plain is None else plain
     expected = reference_terms(plain, rows, objective)
     assert tuple(expected) == objective.term_names
-    weights = {"generation": 1.0, "conversion": objective.conversion.weight, "thinking": objective.thinking.weight}
+    weights = {"generation": 1.0} | {name: options.weight for name, options in objective.supervisions.items()}
     torch.stack([weights[name] * value for name, value in expected.items()]).sum().backward()
 
     module = ObjectiveModule(model, objective)

@@ -36,6 +36,8 @@ class _Reference:
         language = "english" if method == "sft" else "target"
         prompt, answer = f"{language}_prompt", f"{language}_answer"
         found = {"generation": self._mean_loss(rows, lambda row: self._after(row, prompt, answer, self.depth, {}))}
+        if method == "mid_align":
+            return found | {"alignment": self._alignment(rows)}
         if method != "dft":
             return found
         conversion, thinking = self.objective.conversion, self.objective.thinking
@@ -47,6 +49,8 @@ class _Reference:
             found["thinking"] = self._mean_loss(rows, self._thinking)
         if thinking.supervision == "feature":
             found["thinking"] = torch.stack([self._thinking_feature(row) for row in rows]).mean()
+        if self.objective.alignment.supervision != "none":
+            found["alignment"] = self._alignment(rows)
         return found
 
     def _states(self, tokens: list[int]) -> list[Tensor]:
@@ -138,3 +142,23 @@ class _Reference:
         english = self._pool(row, "english", options, self.depth, options.top_state != "pre_norm")
         target = self._pool(row, "target", options, int(options.layer), options.top_state == "norm_both")
         return 1 - F.cosine_similarity(english.detach() if options.stop_gradient_english else english, target, 0)
+
+    def _alignment(self, rows: list[EncodedRow]) -> Tensor:
+        options = self.objective.alignment
+        layer = int(options.layer)
+        english = [self._pool(row, "english", options, layer, False) for row in rows]
+        target = [self._pool(row, "target", options, layer, False) for row in rows]
+        if options.stop_gradient_english:
+            english = [state.detach() for state in english]
+        losses = [self._found(target[b], english, b) for b in range(len(rows))]
+        if options.symmetric:
+            losses += [self._found(english[b], target, b) for b in range(len(rows))]
+        return torch.stack(losses).mean()
+
+    def _found(self, anchor: Tensor, candidates: list[Tensor], own: int) -> Tensor:
+        """InfoNCE of one anchor: -log of its own candidate's share."""
+        scores = [
+            torch.exp(F.cosine_similarity(anchor, candidate, 0) / self.objective.alignment.temperature)
+            for candidate in candidates
+        ]
+        return -torch.log(scores[own] / torch.stack(scores).sum())

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from dft_search.models.live import LiveModel
 from dft_search.models.structure import blocks
 from dft_search.objectives.batch import collate
+from dft_search.objectives.contrast import info_nce
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
 from tests.models.tiny import LAYERS, LENGTHS, VOCABULARY, make_model, make_rows
@@ -67,3 +68,16 @@ def free_run() -> dict[str, Any]:
         found["frees"].append([any(isinstance(p, DTensor) for p in unit.parameters()) for unit in units])
         loss.backward()
     return found
+
+
+def contrast(
+    states: tuple[torch.Tensor, torch.Tensor], sizes: tuple[int, int], symmetric: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Losses of this rank's rows with gathered negatives, and both gradients of their sum over all ranks."""
+    rank = dist.get_rank()
+    start = sum(sizes[:rank])
+    english, target = (side[start : start + sizes[rank]].clone().requires_grad_(True) for side in states)
+    losses = info_nce(english, target, temperature=0.3, symmetric=symmetric, gather=True)
+    losses.sum().backward()
+    assert english.grad is not None and target.grad is not None
+    return losses.detach(), english.grad, target.grad

@@ -52,6 +52,7 @@ CASES: list[dict[str, Any]] = [
     {"conversion": {"layer": 2, "supervision": "feature"}, "thinking": {"layer": 3, "supervision": "feature"}},
     {"method": "tft"},
     {"method": "sft"},
+    {"method": "mid_align", "alignment": {"layer": 2, "weight": 0.3}},
 ]
 
 
@@ -66,7 +67,7 @@ def test_against_plain_forward_passes(options: dict[str, Any], tokenizer: PreTra
     assert tuple(out.terms) == objective.term_names == tuple(expected)
     for name, value in expected.items():
         assert torch.allclose(out.terms[name].double(), value, rtol=2e-6), name
-    weights = {"generation": 1.0, "conversion": objective.conversion.weight, "thinking": objective.thinking.weight}
+    weights = {"generation": 1.0} | {name: options.weight for name, options in objective.supervisions.items()}
     total = torch.stack([weights[name] * value for name, value in expected.items()]).sum()
     assert torch.allclose(out.loss.double(), total, rtol=2e-6)
     total.backward()

@@ -40,6 +40,19 @@ def test_defaults_are_the_documented_ones() -> None:
             "stop_gradient_english": False,
             "top_state": "post_norm",
         },
+        "alignment": {
+            "supervision": "none",
+            "layer": 16,
+            "weight": 1.0,
+            "temperature": 0.1,
+            "pooling": "mean",
+            "span": "query",
+            "skip_bos": False,
+            "symmetric": False,
+            "stop_gradient_english": False,
+            "negatives": "local",
+            "schedule": "microbatch",
+        },
     }
 
 
@@ -101,7 +114,10 @@ def test_options_that_are_read_count(a: dict[str, Any], b: dict[str, Any]) -> No
 
 
 BAD: list[tuple[str, str]] = [
-    ("method: dfd", "objective.method: 'dfd' is not allowed (expected one of dft, tft, sft, lm; did you mean 'dft'?)"),
+    (
+        "method: dfd",
+        "objective.method: 'dfd' is not allowed (expected one of dft, tft, sft, lm, mid_align; did you mean 'dft'?)",
+    ),
     ("readings: aligned", "objective.readings: unknown key (did you mean 'reading'?)"),
     ("conversion: {layer: 0}", "at least 1"),
     ("conversion: {layer: 120%}", "'120%' is no layer"),

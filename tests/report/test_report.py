@@ -372,6 +372,8 @@ def test_a_name_from_a_file_cannot_become_markup(writer: Callable[..., Any]) -> 
         ({"method": "dft"}, "plain TFT"),
         ({"method": "sft"}, "plain SFT"),
         (DEEP, "conversion feature at layer 1, thinking logits at layer 4"),
+        ({"method": "mid_align", "alignment": {"layer": 3}}, "mid-align at layer 3"),
+        ({"method": "dft", "alignment": {"supervision": "contrastive", "layer": 3}}, "alignment at layer 3"),
     ],
 )
 def test_a_recipe_is_described_by_what_it_uses(objective: dict[str, Any], words: str) -> None:

@@ -151,3 +151,45 @@ def test_points_from_another_study_keep_their_fraction_of_the_depth(world, home)
     assert found[2]["objective.thinking.layer"] == LAYERS and "objective.conversion.layer" not in found[2]
     (other.path / "confirmation.json").write_text('{"champion": {"trial": 3}}')
     assert load(world, first_points=[{"study": str(other.path), "top": 1}]).first_points() == [found[2]]
+
+
+def test_alignment_can_be_searched_alone_and_beside_the_others(world):
+    data = study(world, first_points=["tft"])
+    data["recipe"]["objective"] = {"method": "mid_align"}
+    data["recipe"]["training"]["micro_batch_rows"] = 4
+    data["space"] = {
+        "objective.method": {"choice": ["dft", "mid_align"]},
+        "objective.alignment.layer": {"int": [1, "100%"], "when": {"objective.method": ["mid_align"]}},
+        "objective.alignment.temperature": {
+            "float": [0.02, 1.0],
+            "log": True,
+            "when": {"objective.method": ["mid_align"]},
+        },
+        "objective.conversion.supervision": {"choice": ["logits", "none"]},
+        "objective.thinking.supervision": {"fixed": "none"},
+    }
+    data["recipe"]["objective"] |= {"alignment": {"layer": 2}, "conversion": {"layer": 1}}
+    path = world / "alignment.yaml"
+    path.write_text(to_yaml(data))
+    definition = load_study(path)
+    point = {"objective.method": "mid_align", "objective.alignment.layer": 3, "objective.alignment.temperature": 0.5}
+    recipe = definition.recipe_for(definition.complete(point))
+    assert recipe.objective.canonical()["alignment"]["layer"] == 3 and recipe.method == "mid_align"
+    assert [definition.recipe_for(first).method for first in definition.first_points()] == ["tft"]
+    del data["recipe"]["training"]["micro_batch_rows"]
+    path.write_text(to_yaml(data))
+    with pytest.raises(RequestError, match="micro_batch_rows"):
+        load_study(path)
+
+
+def test_baselines_of_a_study_with_alignment_are_without_it(world):
+    data = study(world, first_points=[])
+    data["recipe"]["training"]["micro_batch_rows"] = 4
+    data["recipe"]["objective"]["alignment"] = {"supervision": "contrastive", "layer": 2}
+    path = world / "beside.yaml"
+    path.write_text(to_yaml(data))
+    definition = load_study(path)
+    assert "alignment" in definition.recipe_for({}).objective.canonical()
+    for name in ("tft", "sft", "paper", "thinking_at_top"):
+        recipe = definition.recipe_for(definition.objective_of(name))
+        assert "alignment" not in recipe.objective.canonical(), name

@@ -16,6 +16,8 @@ from dft_search.training.schedule import factor
 from dft_search.training.seeds import derive
 from dft_search.training.workspace import Workspace
 
+SIDES = ("english", "target")
+
 
 def naive_training(recipe: Recipe, seed: int) -> dict[str, Tensor]:
     """Train the recipe's model on the rows of the same order; its weights at the end."""
@@ -40,6 +42,9 @@ def naive_loss(model: Any, rows: Sequence[EncodedRow], recipe: Recipe) -> Tensor
     loss = _answer_loss(model, rows, "target_answer", None)
     for name, options in objective.supervisions.items():
         layer, conversion = int(options.layer), name == "conversion"
+        if name == "alignment":
+            loss = loss + options.weight * _alignment_loss(model, rows, layer)
+            continue
         if options.supervision == "logits":
             text = "english_query" if conversion else "english_answer"
             loss = loss + options.weight * _answer_loss(model, rows, text, layer, detach=options.detach_head)
@@ -65,6 +70,12 @@ def _answer_loss(
         end = len(prompt) + len(row.segments[text])
         labels[n, len(prompt) - 1 : end - 1] = torch.tensor(row.segments[text])
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+
+
+def _alignment_loss(model: Any, rows: Sequence[EncodedRow], layer: int) -> Tensor:
+    """InfoNCE of each target query among the English queries of all rows."""
+    english, target = (F.normalize(_pooled(model, rows, f"{side}_prompt", layer), dim=1) for side in SIDES)
+    return F.cross_entropy(target @ english.T / 0.1, torch.arange(len(rows)))
 
 
 def _pooled(model: Any, rows: Sequence[EncodedRow], prompt: str, layer: int) -> Tensor:

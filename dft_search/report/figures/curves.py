@@ -16,6 +16,7 @@ MEANING = {
     "generation": "Loss on the target-language answer, at the top layer",
     "conversion": "Loss on the English query, at layer i",
     "thinking": "Loss on the English answer, at layer j",
+    "alignment": "Loss of finding the English query among those of the micro-batch, at layer k",
     "total": "The weighted sum that is trained on; trials with other weights are on other scales",
 }
 

@@ -83,7 +83,7 @@ def plan_followers(session: StudySession, plans: list[ArmPlan], champion: str) -
     for name in FOLLOWERS:
         if name not in session.options.confirm.arms:
             continue
-        if name == "shuffled_english" and best.recipe.method == "dft":
+        if name == "shuffled_english" and best.recipe.method in ("dft", "mid_align"):
             found.append(_variant(session, name, best, {ENGLISH: "shuffled"}, "the champion's"))
         if name == "tft_equal_flops":
             tft = next(plan for plan in plans if plan.name == "tft")
