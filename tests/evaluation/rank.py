@@ -1,8 +1,5 @@
-"""One rank of a sharded model that is scored: ``python rank.py RANK WORLD_SIZE FOLDER``; started by test_ranks.py."""
+"""One rank of a sharded model that is scored: ``python rank.py RANK FOLDER``; started by test_ranks.py."""
 
-import json
-import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from dft_search.evaluation.harness import LiveLM
 from dft_search.models.live import LiveModel
 from tests.evaluation.conftest import MAX_LENGTH, make_model, make_tokenizer, scoring
 from tests.evaluation.samples import SEVEN, answers, instances
+from tests.two_ranks import be_rank
 
 MODES = ("gathered", "lock-step")
 
@@ -143,9 +141,9 @@ def choice(live: LiveModel) -> dict[str, Any]:
     return found
 
 
-def main(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
+def main(folder: Path) -> dict[str, Any]:
     """Everything that the tests ask about."""
-    live = sharded(rank, world_size)
+    live = sharded(dist.get_rank(), dist.get_world_size())
     result: dict[str, Any] = {mode: look_at(live, mode) for mode in MODES}
     result["choice"] = choice(live)
     tasks = folder / "places.yaml", folder / "answers.yaml"
@@ -154,8 +152,4 @@ def main(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store{world_size}", rank=rank, world_size=world_size)
-    (folder / f"rank{rank}.json").write_text(json.dumps(main(rank, world_size, folder)), encoding="utf-8")
-    dist.destroy_process_group()
-    os._exit(0)  # gloo's threads may hold tensors still; freeing one of them as the interpreter ends aborts the process
+    be_rank(main)

@@ -1,9 +1,5 @@
 """A model that is sharded over two processes against HFLM and one process with the whole model."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,8 +9,8 @@ from lm_eval.models.huggingface import HFLM
 from dft_search.evaluation import Scorer
 from tests.evaluation.conftest import MAX_LENGTH, make_answers, make_live, make_model, make_task, scoring
 from tests.evaluation.samples import SEVEN, answers, assert_same
+from tests.two_ranks import run_ranks
 
-REPOSITORY = Path(__file__).parents[2]
 MODES = ("gathered", "lock-step")
 PARAMETERS = 21  # of two blocks of 9 each, embedding, norm and head
 
@@ -30,21 +26,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ranks(folder):
     """What each of two ranks saw."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
-    script = str(Path(__file__).with_name("rank.py"))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), "2", str(folder)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=180)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return run_ranks(Path(__file__).with_name("rank.py"), folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,10 @@
-"""One rank of a sharded model that is looked into: ``python rank.py RANK WORLD_SIZE FOLDER``; for test_sharded.py."""
+"""One rank of a sharded model that is looked into: ``python rank.py RANK FOLDER``; for test_sharded.py."""
 
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from dft_search.config import FailedElsewhere, InfrastructureError, Problem, RequestError
@@ -20,6 +16,7 @@ from dft_search.training import together as meeting
 from dft_search.training.session import Session
 from dft_search.training.together import together
 from tests.models.tiny import LENGTHS, make_model, make_rows
+from tests.two_ranks import be_rank
 
 ROWS = {"all": make_rows(LENGTHS * 2), "one": make_rows(LENGTHS[:1])}
 
@@ -94,7 +91,7 @@ def refused(session: Session) -> str:
     return "nothing"
 
 
-def main() -> dict[str, Any]:
+def main(_: Path) -> dict[str, Any]:
     """Everything that the tests ask about."""
     meeting.GRACE = 0.0
     prompts.BATCH_TOKENS = 60  # several batches
@@ -120,8 +117,4 @@ def main() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
-    (folder / f"rank{rank}.json").write_text(json.dumps(main()), encoding="utf-8")
-    dist.destroy_process_group()
-    os._exit(0)  # gloo's threads may hold tensors still; freeing one of them as the interpreter ends aborts the process
+    be_rank(main)

@@ -15,33 +15,16 @@ from dft_search.layers.profile import profile_recipe
 from dft_search.training.recipe import load_recipe
 from tests.layers.test_verb import run
 from tests.layers.test_verb import study as study
+from tests.two_ranks import ENVIRONMENT, run_ranks
 
-REPOSITORY = Path(__file__).parents[2]
 MODES = ("gathered", "lock-step")
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of two ranks saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    script = str(Path(__file__).with_name("rank.py"))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), "2", str(folder)],
-            env={**os.environ, **ENVIRONMENT},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=180)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return run_ranks(Path(__file__).with_name("rank.py"), folder)
 
 
 @pytest.mark.parametrize("mode", MODES)
