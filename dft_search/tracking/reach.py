@@ -1,10 +1,14 @@
 """Whether an MLflow store can be reached, how long we wait for it, and what its failures mean."""
 
+import fcntl
+import hashlib
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from dft_search.tracking.secrets import mask
@@ -78,6 +82,16 @@ def check_reachable(uri: str) -> None:
         socket.create_connection((parts.hostname, parts.port or ports[scheme]), timeout=PROBE_SECONDS).close()
         engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
         engine.connect().close()
+
+
+@contextmanager
+def alone_at(database: Path) -> Iterator[None]:
+    """One process of this machine at a time: MLflow makes an SQLite file's tables without a lock, so that of two that
+    meet at a fresh one, one fails in the middle of a migration."""
+    name = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir()) / f"dft-search-{os.getuid()}-{name}.lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

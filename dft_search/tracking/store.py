@@ -7,14 +7,15 @@ import getpass
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dft_search.tracking.inputs import to_mlflow
 from dft_search.tracking.operations import LOCAL, MAX_TAG, Operation
-from dft_search.tracking.reach import PROBE_SECONDS, Rejected, check_reachable, limits, translated
-from dft_search.tracking.uri import artifact_root
+from dft_search.tracking.reach import PROBE_SECONDS, Rejected, alone_at, check_reachable, limits, translated
+from dft_search.tracking.uri import artifact_root, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,7 +110,9 @@ class Store:
             from mlflow import MlflowClient
 
             logging.getLogger("mlflow").setLevel(logging.WARNING)  # "Creating initial MLflow database tables..."
-            self._client = MlflowClient(tracking_uri=self.uri)
+            database = sqlite_file(self.uri)
+            with nullcontext() if database is None else alone_at(database):
+                self._client = MlflowClient(tracking_uri=self.uri)  # makes the tables of a database that has none
         return self._client
 
     def _experiment(self, client: "MlflowClient") -> str:
