@@ -12,7 +12,8 @@ from tests.training.tiny import OBJECTIVES, make_recipe, near, same, train
 @pytest.mark.parametrize(
     ("objective", "options"),
     [
-        *((objective, {}) for objective in OBJECTIVES),
+        # with gathered negatives the loss depends on the number of ranks, by what it is
+        *((objective, {}) for objective in OBJECTIVES if objective != "gathered"),
         ("logits", {"model": "tied"}),
         ("logits", {"batch_rows": 7, "micro_batch_rows": 3}),  # rank 1's second micro-batch is empty
         ("feature", {"batch_rows": 5, "micro_batch_rows": 4}),
