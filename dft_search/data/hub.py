@@ -31,7 +31,7 @@ def open_hub(source: HubSet, *, key: str, columns: Sequence[str]) -> Table:
         if not _NAME.fullmatch(source.hub):
             expected = "a folder, or org/name on the hub"
             raise RequestError(Problem("no such folder", file=path, key=key, expected=expected))
-        _check_hub(source, key)
+        check_hub(source, key)
     return _load(path if local else source.hub, source, key, columns)
 
 
@@ -67,8 +67,12 @@ def _load_problem(name: str, source: HubSet, key: str, error: Exception) -> Prob
     return Problem(f"cannot be loaded: {text}", file=name, key=key)
 
 
-def _check_hub(source: HubSet, key: str) -> None:
-    """Ask the hub once whether the data set is there: ``load_dataset`` alone would retry for half a minute."""
+def check_hub(source: HubSet, key: str) -> None:
+    """Ask the hub once whether the data set is there: ``load_dataset`` alone would retry for half a minute.
+
+    Raises:
+        RequestError: it is not, or not for us, or the hub does not answer. Offline, nothing is asked.
+    """
     import huggingface_hub
     from huggingface_hub import constants, errors
 

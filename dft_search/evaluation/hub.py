@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 
 from dft_search.config import Problem, RequestError
-from dft_search.data.hub import _check_hub
+from dft_search.data.hub import check_hub
 from dft_search.data.options import HubSet
 
 _BUILDERS = {"json", "csv", "parquet", "text"}  # what a task may load its own files with
@@ -40,7 +40,7 @@ def load_splits(path: str, name: str | None, arguments: Mapping[str, Any] | None
         if copy is not None:
             return _open(json.dumps(copy))
         if not Path(path).exists() and path not in _BUILDERS:
-            _check_hub(HubSet(hub=path), "harness.task")  # load_dataset alone would retry for half a minute
+            check_hub(HubSet(hub=path), "harness.task")  # load_dataset alone would retry for half a minute
         return _open(json.dumps({"path": path, "name": name, **(arguments or {})}))
     except (datasets.exceptions.DatasetsError, OSError, RequestError, RuntimeError, ValueError) as error:
         origin = error.problems[0].message if isinstance(error, RequestError) else error.__cause__ or error
