@@ -25,7 +25,7 @@ SPACE: dict[str, Any] = {
 def test_from_the_space_to_the_report(tmp_path: Path) -> None:
     write_world(tmp_path)
     point = {"objective.method": "toy", "objective.toy.layer": 2, "objective.toy.scale": 0.5}
-    slots = {"workers": 2, "gpus_per_worker": 0, "cpus_per_worker": 1, "max": 1}
+    slots = {"workers": 1, "gpus_per_worker": 0, "cpus_per_worker": 1, "max": 1}
     changes = {"budget": {"trials": 2}, "first_points": [point, {"objective.method": "tft"}], "slots": slots}
     told = {**study(tmp_path, name="toy", **changes), "space": SPACE}
     (tmp_path / "toy.yaml").write_text(to_yaml(told))
