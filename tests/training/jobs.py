@@ -12,11 +12,12 @@ from torch.distributed.tensor import DTensor
 from dft_search.config import InfrastructureError, RequestError
 from dft_search.evaluation.scores import Scores
 from dft_search.models.live import LiveModel
-from dft_search.training import kept
+from dft_search.training import kept, reference
 from dft_search.training.export import save_pretrained
 from dft_search.training.kept import Kept, make_once
 from dft_search.training.loop import Diverged
 from dft_search.training.recipe import Recipe
+from dft_search.training.reference import Reference
 from dft_search.training.session import Session
 from dft_search.training.trainable import trainable_parameters
 from dft_search.training.workspace import Workspace
@@ -142,3 +143,18 @@ def keep_apart(one: Kept) -> str:
     except InfrastructureError as error:
         return str(error)
     raise AssertionError("nobody missed anything")
+
+
+KEPT_ROWS = 5
+
+
+def read_base(recipe: Recipe, place: Path, workspace: Workspace | None = None, parts: int | None = None) -> Reference:
+    """What the base says to the recipe's terms; ``parts`` sets their size in this process."""
+    if parts is not None:
+        reference.PART_ROWS, reference.PASS_ROWS = parts, 2
+    workspace, session = workspace or Workspace(), Session.from_environment(torch.device("cpu"))
+    data = workspace.encoded(recipe)
+    workspace.build(recipe, session, seed=1)
+    found = workspace.reference(recipe, str(place), data, "base", session)
+    assert found is not None
+    return found
