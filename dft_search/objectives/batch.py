@@ -135,6 +135,13 @@ class Batch:
         """Names of the terms that it is for."""
         return {*self.labels, *self.pools, *self.pairs, *self.distilled}
 
+    @property
+    def label_rows(self) -> int:
+        """Rows that go through the head."""
+        own = sum(len(found.labels) for name, found in self.labels.items() if name not in self.shared)
+        pairs = sum(len(found.labels.labels) for found in self.pairs.values())
+        return own + pairs + sum(len(found.index) for found in self.distilled.values())
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device; the counts stay on the CPU."""
         device = torch.device(device)

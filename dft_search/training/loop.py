@@ -12,7 +12,7 @@ from dft_search.data.encode import Encoded
 from dft_search.training import base, checkpoints
 from dft_search.training.micro import OutOfMemory, is_out_of_memory, micro_batch_rows
 from dft_search.training.places import join, remove
-from dft_search.training.recipe import Recipe
+from dft_search.training.recipe import Recipe, longest_row
 from dft_search.training.reference import Reference
 from dft_search.training.reporter import Decision, Report, Reporter, StepRecord
 from dft_search.training.saver import Saver
@@ -116,7 +116,7 @@ class _Progress:
         rows = run.micro_batch_rows or micro_batch_rows(
             training,
             built.model.config,
-            max_length=recipe.data.max_length,
+            max_length=longest_row(recipe),
             parameters=sum(parameter.numel() for parameter in built.model.parameters()),
             compute=built.compute,
             world_size=session.world_size,

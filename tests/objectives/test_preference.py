@@ -12,20 +12,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from dft_search.config import RequestError, build, parse_document
 from dft_search.data.encode import EncodedRow
 from dft_search.data.needs import PARALLEL
 from dft_search.models import head
 from dft_search.models.flops import Flops
-from dft_search.objectives.batch import BaseRow, Batch, collate
+from dft_search.objectives.batch import collate
 from dft_search.objectives.check import check_objective
 from dft_search.objectives.flops import batch_flops
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
-from dft_search.objectives.turns import base_turn
 from tests.models.tiny import LAYERS, LENGTHS, VOCABULARY, make_model, make_rows
+from tests.objectives.based import batch_of, moved
 from tests.objectives.family import SHIPPED, relative, same_gradients
 from tests.objectives.reference import reference_terms
 
@@ -128,29 +128,6 @@ class Slow:
                 value = value + mine[rest].sum() * torch.log(mine[rest].sum() / theirs[rest].sum())
             found.append(value)
         return torch.stack(found)
-
-
-def moved(model: nn.Module) -> nn.Module:
-    """Another model near by: what the base was before its training."""
-    base = copy.deepcopy(model)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in base.parameters():
-            parameter.add_(0.1 * parameter.std().nan_to_num(1.0) * torch.randn_like(parameter))
-    return base
-
-
-def base_rows(base: nn.Module, rows: Sequence[EncodedRow], objective: Objective) -> list[BaseRow]:
-    """What the product says that the base says."""
-    module = ObjectiveModule(copy.deepcopy(base).eval(), objective)
-    turn = base_turn(module.terms)
-    if not turn.read:
-        return [{} for _ in rows]
-    return [*module.base_rows(collate(rows, objective, LAYERS, has_bos=True, turn=turn))]
-
-
-def batch_of(objective: Objective, base: nn.Module, rows: Sequence[EncodedRow]) -> Batch:
-    return collate(rows, objective, LAYERS, has_bos=True, base=base_rows(base, rows, objective))
 
 
 def compare(model: Any, options: dict[str, Any], base: Any, plain: Any = None) -> None:
