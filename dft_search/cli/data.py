@@ -36,7 +36,9 @@ def show(
         _, recipe = load_recipe(path, overrides or [])
         rows = read_rows(recipe.data.train, needs=recipe.needs)
         tokenizer = load_tokenizer(recipe.model)
-        encoded = encode_rows(rows, tokenizer, recipe.data, query_text=recipe.objective.conversion.text)
+        objective = recipe.objective
+        text, crossed = objective.conversion.text, objective.crosses_answers
+        encoded = encode_rows(rows, tokenizer, recipe.data, query_text=text, crossed=crossed)
     if as_json:
         counts = {"dropped": {**rows.dropped, **encoded.dropped}, "truncated": encoded.truncated}
         print_json({"rows": len(encoded), **counts, "shown": describe(encoded[:count], tokenizer)})
