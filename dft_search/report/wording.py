@@ -94,11 +94,13 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
     if not on:
         return f"plain {method_label(method.reduces_to.get((), name))}"
     own = [f"at layer {on[term]['layer']}" for term in method.always if "layer" in on[term]]
-    terms = [_described(term, told) for term, told in on.items() if term not in method.always]
-    return ", ".join([*([f"{method.label} {listed(own)}".strip()] if method.always else []), *terms])
+    terms = [describe_term(term, told) for term, told in on.items() if term not in method.always]
+    if method.reduces_to:  # nothing but its terms
+        return ", ".join(terms)
+    return ", ".join([f"{method.label} {listed(own)}".strip(), *terms])
 
 
-def _described(term: str, options: Mapping[str, Any]) -> str:
+def describe_term(term: str, options: Mapping[str, Any]) -> str:
     """A term of several that a method may have."""
     kind = options.get("supervision")
     what = f"{term} {kind}" if kind in ("logits", "feature") else term
