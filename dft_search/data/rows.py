@@ -15,11 +15,12 @@ from dft_search.data.mixture import mix_rows
 from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_hub_name, source_name
 from dft_search.data.reader import KEY, Reader
 from dft_search.data.row import Row
+from dft_search.data.subset import nested_subset
 from dft_search.data.template import render_prompt
 
 BOTH = ("en", "tgt")
 # by method: the languages it needs
-SIDES = {"dft": BOTH, "mid_align": BOTH, "tft": ("tgt",), "sft": ("en",), "lm": ("en",)}
+SIDES = {"dft": BOTH, "mid_align": BOTH, "tft": ("tgt",), "sft": ("en",), "lm": ("en",), "sdrrl": BOTH}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     the English prompt and answer where the file has no such column. Text is kept as it is; ``null`` counts as empty.
 
     With ``english: shuffled`` (``dft``, ``mid_align``) and ``english_rows`` (``tft``) they are changed as
-    ``data/controls.py`` says, with a ``mixture`` as ``data/mixture.py`` does.
+    ``data/controls.py`` says, with a ``mixture`` as ``data/mixture.py`` does. With ``rows`` a part of them is left.
+    For ``sdrrl`` these are the parallel rows that its transfer set is made of.
 
     Args:
         options: files and columns.
@@ -77,6 +79,8 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
         rows = mix_rows(dict(zip(names, sources, strict=True)), options.mixture)
     elif "english" in used:
         rows = [row for source in sources for row in source]
+    if options.rows is not None:
+        rows = nested_subset(rows, options.rows)
     if "english_rows" in used:
         rows = add_english_rows(rows)
     return Rows(rows, dict(dropped), fingerprint(rows))
@@ -104,7 +108,7 @@ def fingerprint(rows: Iterable[Row]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         for value in astuple(row):
-            data = b"" if value is None else value.encode("utf-8")
+            data = b"" if value is None else str(value).encode("utf-8")
             digest.update(b"%d:" % (-1 if value is None else len(data)) + data)
     return digest.hexdigest()[:16]
 
