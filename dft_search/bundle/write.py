@@ -250,7 +250,7 @@ def _contents(view: StudyView, trial: TrialView, trained: Recipe) -> dict[str, A
         "seed": trial.seed,
         "slots": _slots(view),
         "bundle": provenance,
-        "recipe": recipe.model_dump(mode="json", by_alias=True),
+        "recipe": recipe.written(),
     }
 
 
@@ -293,7 +293,7 @@ def _data(view: StudyView, recipe: Recipe) -> dict[str, Any]:
         RequestError: they are not those that the study read.
     """
     try:
-        rows = read_rows(recipe.data.train, method=recipe.method)
+        rows = read_rows(recipe.data.train, needs=recipe.needs)
     except RequestError:  # a study on a cluster may be exported where its files are not
         return {"rows": view.data.get("rows"), "fingerprint": None}
     _, template = load_recipe(view.folder / "study.yaml")

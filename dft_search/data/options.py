@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from dft_search.config import Options, expand_path, is_portable
+from dft_search.data.needs import PARALLEL, TARGET, RowNeeds
 from dft_search.data.transfer import ALIGNED, ALIGNER, TEACHERS, TransferOptions
 
 FieldName = Literal[
@@ -77,12 +78,11 @@ class TrainOptions(Options):
             raise ValueError("all weights of the mixture are 0")
         return self
 
-    def unused(self, method: str) -> set[str]:
-        """Options that a run of the canonical ``method`` does not use, so that they are no part of its recipe."""
-        parallel = method in ("dft", "mid_align") and self.english != "aligned"
-        names = set() if parallel else {"english"}
-        names |= set() if method == "sdrrl" else {"transfer"}
-        return names | ({"english_rows"} if method != "tft" or not self.english_rows else set())
+    def unused(self, needs: RowNeeds) -> set[str]:
+        """Options that a run that reads ``needs`` of a row does not use, so that they are no part of its recipe."""
+        names = set() if needs == PARALLEL and self.english != "aligned" else {"english"}
+        names |= set() if needs.made else {"transfer"}
+        return names | ({"english_rows"} if needs != TARGET or not self.english_rows else set())
 
 
 class DataOptions(Options):
