@@ -21,11 +21,8 @@ class RowNeeds:
 
     def __or__(self, other: "RowNeeds") -> "RowNeeds":
         """What fulfils both."""
-        return RowNeeds(
-            tuple(side for side in BOTH if side in self.sides + other.sides),
-            self.text or other.text,
-            self.made or other.made,
-        )
+        sides = tuple(side for side in BOTH if side in self.sides + other.sides)
+        return RowNeeds(sides, self.text or other.text, self.made or other.made)
 
     def __str__(self) -> str:
         """In words."""

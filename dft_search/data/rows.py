@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from dft_search.config import Problem, RequestError, expand_path
@@ -28,11 +28,13 @@ class Rows:
         rows: the rows.
         dropped: reason -> number of rows that cannot be used, such as ``empty_tgt_output`` or ``no_en_row``.
         fingerprint: 16 hex digits over content and order of the rows.
+        made: what they were made of: kind -> rows, and whose answers they have; empty where they are as in the files.
     """
 
     rows: list[Row]
     dropped: dict[str, int]
     fingerprint: str
+    made: dict[str, int] = field(default_factory=dict)
 
 
 def read_rows(options: TrainOptions, *, needs: RowNeeds) -> Rows:

@@ -34,7 +34,8 @@ class Objective(Options):
     Attributes:
         method: ``dft`` (generation + conversion + thinking), ``tft`` (generation in the target language),
             ``sft`` (generation in English), ``lm`` (plain text) or ``mid_align`` (generation in the target language +
-            alignment), ``sdrrl`` (generation on rows that are made of the parallel ones), or a method of an installed package, which may bring sections of its own.
+            alignment), ``sdrrl`` (generation on rows that are made of the parallel ones), or a method of an installed
+            package, which may bring sections of its own.
         reading: how a logits supervision reads English tokens (``readings.py``).
         inner_norm: the final norm goes over inner states before the head.
         conversion: supervision at layer i.

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy
 from scipy.sparse import csr_matrix
@@ -18,7 +19,7 @@ KEY = "recipe.data.train.transfer.codeswitch.lexicon"
 SEEN = 3  # texts in which two words must stand together
 DICE = 0.3  # association from which they are taken for translations
 LONGEST = 300  # characters of a text to learn from; in a longer one all words are together
-COMMON = 0.1  # of the texts, from which a word or character is none that a longer word begins or ends with
+COMMON = 0.2  # of the texts, from which a word or character is none that a longer word begins or ends with
 LENGTHS = range(2, 5)  # characters of a word in a script without spaces
 CHUNK = 500  # English words that are compared with all others at once
 
@@ -110,7 +111,7 @@ def _table(texts: Sequence[set[str]]) -> tuple[list[str], csr_matrix]:
     numbers = {word: number for number, word in enumerate(names)}
     places = [(text, numbers[word]) for text, words in enumerate(texts) for word in words if word in numbers]
     rows, columns = zip(*places, strict=True) if places else ((), ())
-    ones = numpy.ones(len(places), numpy.int32)
+    ones: Any = numpy.ones(len(places), numpy.int32)
     return names, csr_matrix((ones, (rows, columns)), shape=(len(texts), len(names)))
 
 

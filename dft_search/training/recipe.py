@@ -62,7 +62,9 @@ class Recipe(Options):
 
     def written(self) -> dict[str, Any]:
         """All of it as a file holds it, with defaults, for readers who may not have the same plug-ins."""
-        exclude = {"objective": self.objective.unread}
+        exclude: dict[str, Any] = {"objective": self.objective.unread}
+        if not self.needs.made:  # long, and of no meaning for other methods
+            exclude["data"] = {"train": {"transfer"}}
         return self.model_dump(mode="json", by_alias=True, exclude=exclude)
 
     @property
