@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticKnownError
 
-from dft_search.config import Options
+from dft_search.config import Options, Problem, RequestError
 from dft_search.data.needs import RowNeeds
 from dft_search.objectives.alignment import AlignmentOptions
 from dft_search.objectives.conversion import ConversionOptions
@@ -103,14 +103,24 @@ class Objective(Options):
 
     def resolved(self, num_layers: int) -> "Objective":
         """The same objective with percentages as layers of a model with ``num_layers`` blocks."""
-        return self.model_copy(update={name: found.resolved(num_layers) for name, found in self.sections.items()})
+        unread = self.unread  # stays unset, and so unwritten
+        found = {name: options for name, options in self.sections.items() if name not in unread}
+        return self.model_copy(update={name: options.resolved(num_layers) for name, options in found.items()})
 
     def terms(self, num_layers: int) -> tuple[Term, ...]:
-        """The terms of the loss on a model with ``num_layers`` blocks."""
+        """The terms of the loss on a model with ``num_layers`` blocks.
+
+        Raises:
+            RequestError: a section gives its term another name than its own.
+        """
         generates = self._method.generates
         first = text_term(num_layers) if generates == "text" else generation_term(generates, num_layers)
         context = TermContext(num_layers, self.reading, self.inner_norm)
-        return (first, *(options.term(context) for options in self.resolved(num_layers).supervisions.values()))
+        terms = {name: options.term(context) for name, options in self.resolved(num_layers).supervisions.items()}
+        for name, term in terms.items():
+            if term.name != name:
+                raise RequestError(Problem(f"section '{name}' makes a term called '{term.name}'", expected=name))
+        return (first, *terms.values())
 
     def canonical(self) -> dict[str, Any]:
         """What is really used: two objectives with the same canonical form minimize the same loss."""
