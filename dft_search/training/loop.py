@@ -75,13 +75,12 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
     """
     if not session.same(derive(recipe.hash, run.seed)):
         raise RequestError(Problem(f"the ranks of run '{run.name}' were given different recipes or seeds"))
-    answers = None
-    if recipe.needs.made:
-        teacher = Teacher(recipe, workspace, session, reporter, place=run.kept or join(run.folder, "kept"), folder=run.folder)
-        try:
-            answers = teacher.answers()
-        except Interrupted:
-            return RunEnd("interrupted", 0, 0.0)
+    place = run.kept or join(run.folder, "kept")
+    try:
+        teacher = Teacher(recipe, workspace, session, reporter, place=place, folder=run.folder)
+        answers = teacher.answers() if recipe.needs.made else None
+    except Interrupted:
+        return RunEnd("interrupted", 0, 0.0)
     data = workspace.encoded(recipe, answers)
     built = workspace.build(recipe, session, run.seed)
     return _Progress(recipe, run, reporter, session, data, built).go()
