@@ -44,7 +44,7 @@ def ask(recipe: Recipe, place: Path, folder: Path, memory: Memory | None = None)
 
 
 def files(place: Path) -> list[str]:
-    return sorted(path.name for path in place.glob("answers-*/*"))
+    return sorted(path.name for path in place.glob("answers-*/part-*"))
 
 
 @pytest.fixture
