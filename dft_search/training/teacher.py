@@ -33,7 +33,7 @@ from dft_search.training.session import Session
 from dft_search.training.together import together
 from dft_search.training.workspace import Workspace
 
-SUMMARY = "summary.json"  # beside the parts
+SUMMARY = "summary-{}-answers.json"  # beside the parts
 logger = logging.getLogger(__name__)
 PART = 64  # questions of one part: one batch of a rank, and what is lost when it is killed
 
@@ -85,17 +85,18 @@ class Teacher:
 
     def _note(self, kept: Kept, answers: Sequence[Answer]) -> None:
         """Rank 0 writes beside the parts, for people, what has become of the questions."""
-        if self.session.rank != 0 or SUMMARY in names(kept.folder):
+        summary = SUMMARY.format(len(answers))
+        if self.session.rank != 0 or summary in names(kept.folder):
             return
         found = Counter(unusable(one) or "usable" for one in answers)
         told = {"teacher": self.options.teacher, "model": self.recipe.model.path, "answers": len(answers), **found}
         with tempfile.TemporaryDirectory(prefix="dft-search-") as scratch:
-            draft = Path(scratch) / SUMMARY
+            draft = Path(scratch) / summary
             draft.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             if is_remote(kept.folder):
-                upload(draft, join(kept.folder, SUMMARY))
+                upload(draft, join(kept.folder, summary))
             else:
-                shutil.copy(draft, join(kept.folder, SUMMARY))
+                shutil.copy(draft, join(kept.folder, summary))
         if found["usable"] * 2 < len(answers):
             logger.warning("only %d of %d answers of the teacher are usable: %s", found["usable"], len(answers), told)
 

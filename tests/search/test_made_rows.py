@@ -53,5 +53,5 @@ def test_two_slots_share_a_teacher(tmp_path: Path) -> None:
     parts = {path.name.split("-")[1]: json.loads(path.read_text()) for path in kept.glob("part-*")}
     assert sorted(parts) == ["000000", "000001", "000002"]  # 150 questions
     answers = [answer for part in parts.values() for answer in part]
-    summary = json.loads((kept / "summary.json").read_text())
+    summary = json.loads((kept / "summary-150-answers.json").read_text())
     assert summary["answers"] == len(answers) == 150 and summary["usable"] > 140
