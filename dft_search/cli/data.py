@@ -37,7 +37,9 @@ def show(
         _, recipe = load_recipe(path, overrides or [])
         rows = training_rows(recipe)
         tokenizer = load_tokenizer(recipe.model)
-        encoded = encode_rows(rows, tokenizer, recipe.data, query_text=recipe.objective.conversion.text)
+        objective = recipe.objective
+        text, crossed = objective.conversion.text, objective.crosses_answers
+        encoded = encode_rows(rows, tokenizer, recipe.data, query_text=text, crossed=crossed)
     if as_json:
         counts = {"dropped": {**rows.dropped, **encoded.dropped}, "truncated": encoded.truncated}
         made = {"made": rows.made, "making": describe_making(recipe)} if rows.made else {}

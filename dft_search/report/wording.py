@@ -91,11 +91,12 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
         return name
     on = {term: objective.get(term) or {"supervision": "none"} for term in method.reads}
     on = {term: told for term, told in on.items() if term in method.always or told.get("supervision") != "none"}
+    english = {1: [], 2: ["English answers too"]}[len((objective.get("generation") or {}).get("languages", [""]))]
     if not on:
-        return f"plain {method_label(method.reduces_to.get((), name))}"
+        return ", ".join([f"plain {method_label(method.reduces_to.get((), name))}", *english])
     own = [f"at layer {on[term]['layer']}" for term in method.always if "layer" in on[term]]
     terms = [_described(term, told) for term, told in on.items() if term not in method.always]
-    return ", ".join([*([f"{method.label} {listed(own)}".strip()] if method.always else []), *terms])
+    return ", ".join([*([f"{method.label} {listed(own)}".strip()] if name != "dft" else []), *terms, *english])
 
 
 def _described(term: str, options: Mapping[str, Any]) -> str:

@@ -101,6 +101,11 @@ def _anchored(choice: TaskChoice, base: Path) -> TaskChoice:
     return choice.model_copy(update={"task": expand_path(choice.task, base)})
 
 
+def longest_row(recipe: Recipe) -> int:
+    """Tokens that a full row counts for where memory is shared out; twice as many where answers follow both prompts."""
+    return recipe.data.max_length * (2 if recipe.objective.crosses_answers else 1)
+
+
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Document, Recipe]:
     """Read the ``recipe`` section of any file that has one.
 
