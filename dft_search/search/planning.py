@@ -85,9 +85,9 @@ def slot_spec(shape: Slots, folder: str) -> SlotSpec:
 
 
 def _count_rows(recipe: Recipe) -> int:
-    from dft_search.data.rows import read_rows
+    from dft_search.training.rows import training_rows
 
-    return len(read_rows(recipe.data.train, needs=recipe.needs).rows)
+    return len(training_rows(recipe).rows)
 
 
 def _steps(recipe: Recipe, rows: int | None) -> int | None:

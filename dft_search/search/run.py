@@ -148,6 +148,7 @@ def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any], 
     """Read the rows once, before anything expensive: params for MLflow, what study.json says about the data, and what
     MLflow says."""
     from dft_search.data.rows import read_rows
+    from dft_search.training.rows import training_rows
 
     recipe = definition.recipe
     rows = read_rows(recipe.data.train, needs=recipe.needs)
@@ -158,5 +159,7 @@ def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any], 
         "batch_rows": recipe.training.batch_rows,
         "data_fingerprint": rows.fingerprint,
     }
+    if recipe.needs.made:
+        training_rows(recipe)  # what is wrong with other files is said now
     data = {"rows": len(rows.rows), "dropped": rows.dropped, "fingerprint": rows.fingerprint}
     return facts, data, StudyInputs(recipe, rows)
