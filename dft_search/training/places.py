@@ -81,7 +81,14 @@ def read_bytes(place: str) -> bytes | None:
 
 
 def upload(file: Path, place: str) -> None:
-    """Copy a local file to a URL, as one write."""
+    """Copy a local file to a place, as one write."""
+    if not is_remote(place):
+        target = Path(place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.writing")
+        shutil.copyfile(file, draft)
+        draft.replace(target)
+        return
 
     def put(filesystem: Any, path: str) -> None:
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
