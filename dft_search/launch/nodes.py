@@ -213,7 +213,9 @@ def leave_word(place: str) -> str:
         try:
             upload(word, join(token, "driver"))
         except OSError as error:
-            raise InfrastructureError(f"{place.partition('?')[0]} cannot be written: {error.strerror or error}") from None
+            raise InfrastructureError(
+                f"{place.partition('?')[0]} cannot be written: {error.strerror or error}"
+            ) from None
     return token
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from dft_search.config import RequestError
 from dft_search.launch.job import SlotSpec
-from dft_search.launch.nodes import NodeCheck, Needs
+from dft_search.launch.nodes import Needs, NodeCheck
 from dft_search.training.places import join, normal
 from dft_search.training.recipe import Recipe
 

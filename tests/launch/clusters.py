@@ -27,6 +27,11 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+def may_mount() -> bool:
+    """Whether nodes can be given file systems of their own here."""
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
 class OwnCluster:
     """A head node, and what is added to it; ends with the block, whatever became of it.
 
@@ -93,7 +98,12 @@ class OwnCluster:
     def _start(
         self, cpus: int, options: list[str], prefix: Sequence[str] = (), variables: Mapping[str, str] | None = None
     ) -> None:
-        environment = {**os.environ, **(variables or {}), MARK: f"{self.mark}-{self.nodes}", "RAY_AUTH_MODE": "disabled"}
+        environment = {
+            **os.environ,
+            **(variables or {}),
+            MARK: f"{self.mark}-{self.nodes}",
+            "RAY_AUTH_MODE": "disabled",
+        }
         if self.autoscaling:
             environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
             environment |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": HEAD_ID}

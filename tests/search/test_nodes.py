@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dft_search.config.document import load_document, to_yaml
-from tests.launch.clusters import OwnCluster
+from tests.launch.clusters import OwnCluster, may_mount
 from tests.search.small import write_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(world: Path) -> Iterator[OwnCluster]:
     """The head has all but the variable; the other node has the variable and its own, empty rows, model and home."""
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
+    if not may_mount():
         pytest.skip("needs the right to mount")
     with OwnCluster(cpus=1) as cluster:
         hidden = [world / "rows", world / "world" / "llama", world / "home"]
