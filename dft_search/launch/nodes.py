@@ -1,7 +1,7 @@
 """Whether every node of a cluster has what a trial needs: asked of each by a small task, before the first trial.
 
-Workers inherit the environment and the disks of their node, not those of the driver. What is read here (paths, variables,
-credentials, versions) is therefore read by the functions that a worker will use, on the node where it will use them.
+Workers inherit the environment and the disks of their node, not those of the driver. So paths, variables, credentials
+and versions are read on the node where a worker will use them, by the functions that it will use.
 """
 
 import hashlib
@@ -210,12 +210,7 @@ def leave_word(place: str) -> str:
     with TemporaryDirectory() as scratch:
         word = Path(scratch) / "word"
         word.write_text("driver")
-        try:
-            upload(word, join(token, "driver"))
-        except OSError as error:
-            raise InfrastructureError(
-                f"{place.partition('?')[0]} cannot be written: {error.strerror or error}"
-            ) from None
+        upload(word, join(token, "driver"))
     return token
 
 

@@ -81,13 +81,20 @@ def read_bytes(place: str) -> bytes | None:
 
 
 def upload(file: Path, place: str) -> None:
-    """Copy a local file to a place, as one write."""
+    """Copy a local file to a place, as one write.
+
+    Raises:
+        InfrastructureError: it cannot be written there.
+    """
     if not is_remote(place):
         target = Path(place)
-        target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.writing")
-        shutil.copyfile(file, draft)
-        draft.replace(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, draft)
+            draft.replace(target)
+        except OSError as error:
+            raise InfrastructureError(f"{place} cannot be written: {error.strerror or error}") from error
         return
 
     def put(filesystem: Any, path: str) -> None:
