@@ -134,6 +134,18 @@ def fetch(url: str) -> Path:
     return folder.path
 
 
+def fetch_if_known(name: str, storage: str | None) -> None:
+    """``fetch`` where the storage is elsewhere and knows the study; a new study has nothing there yet.
+
+    Raises:
+        RequestError, InfrastructureError: as ``fetch``.
+    """
+    if storage is not None and is_remote(normal(storage)):
+        url = join(normal(storage), name)
+        if read_bytes(join(url, "study", "study.json")) is not None:
+            fetch(url)
+
+
 def _bring(place: str, folder: Path, files: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:

@@ -14,7 +14,7 @@ from dft_search.launch.connect import connected, in_ray_job
 from dft_search.search.definition import ENTROPY, Definition, load_study
 from dft_search.search.entropy_point import with_entropy
 from dft_search.search.inputs import StudyInputs
-from dft_search.search.mirror import find_study, mirrored
+from dft_search.search.mirror import fetch_if_known, find_study, mirrored
 from dft_search.search.nodes import node_check, study_needs
 from dft_search.search.options import Transfer
 from dft_search.search.phases import go_on, run_phases
@@ -39,6 +39,8 @@ def search(path: str, *, name: str | None, resume: bool, confirm: bool | None, o
     definition = load_study(path, overrides, name=name)
     check_name(definition.options.name)
     folder = StudyFolder(studies_folder() / definition.options.name)
+    if resume:  # on a new machine, what an earlier one did lies in the study's storage alone
+        fetch_if_known(definition.options.name, definition.options.storage)
     if folder.study_file.exists():
         if not resume:
             raise RequestError(
