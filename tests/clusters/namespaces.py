@@ -93,7 +93,9 @@ def missing() -> str | None:
         if shutil.which(program) is None:
             return f"needs {program} (Debian: apt-get install {package})"
     bridge = "ip link add dftprobe type bridge && ip link add dftveth type veth peer name dftpeer"
-    if subprocess.run(["unshare", "-n", "-u", "-p", "-m", "--fork", "sh", "-c", bridge], capture_output=True).returncode:
+    if subprocess.run(
+        ["unshare", "-n", "-u", "-p", "-m", "--fork", "sh", "-c", bridge], capture_output=True
+    ).returncode:
         return "needs the right to make network, process and mount namespaces (root, CAP_SYS_ADMIN)"
     return None
 
