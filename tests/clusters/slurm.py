@@ -1,9 +1,8 @@
-"""Debian's Slurm on nodes in namespaces: munge, a controller, and a daemon for each node, in a folder of a test's own."""
+"""Debian's Slurm on nodes in namespaces: munge, a controller, a daemon for each node, in a folder of a test's own."""
 
 import os
 import random
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

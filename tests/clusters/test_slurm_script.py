@@ -26,7 +26,7 @@ case "$1 $2" in
   requeue*) echo "$@" > $RECORD/requeue ;;
 esac
 """
-# Of `ray symmetric-run`: the first node runs what follows `--` and ends with 0 where Ray does not start; the others wait.
+# `ray symmetric-run`: the first node runs what follows `--`, 0 is the end where Ray does not start; the others wait.
 RAY = """
 [ "$1" = stop ] && { touch $RECORD/ray-stop; exit; }
 echo "$@" > $RECORD/ray-$SLURM_NODEID
