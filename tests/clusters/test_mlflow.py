@@ -140,7 +140,7 @@ def test_what_is_wrong_is_one_line(postgres, tmp_path):
         (line,) = told.stderr.splitlines()
         assert told.returncode == 1 and "password authentication failed" in line and folder.url in line
         assert WRONG not in told.stdout + told.stderr
-    told = folder.run("server.sh", PASSWORD_FILE=str(tmp_path / "none"), PGPASSFILE="/dev/null")
+    told = folder.run("server.sh", PASSWORD_FILE=str(tmp_path / "none"), PGPASSFILE=str(tmp_path / "none"))
     assert told.returncode == 1 and len(told.stderr.splitlines()) == 1
     with open(folder.path / "mlflow.env", "a") as values:
         values.write(f"DATABASE=postgresql://ann:{PASSWORD}@127.0.0.1/mlflow\n")

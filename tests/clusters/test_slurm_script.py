@@ -28,13 +28,12 @@ esac
 """
 # `ray symmetric-run`: the first node runs what follows `--`, 0 is the end where Ray does not start; the others wait.
 RAY = """
-[ "$1" = stop ] && { touch $RECORD/ray-stop; exit; }
 echo "$@" > $RECORD/ray-$SLURM_NODEID
 env > $RECORD/environment-$SLURM_NODEID
 while [ "$1" != -- ]; do [ "$1" = --temp-dir ] && mkdir "$2" && ls -ld "$(dirname "$2")" > $RECORD/folder-$SLURM_NODEID
   shift; done
 [ -e $RECORD/broken ] && exit 0
-if [ $SLURM_NODEID = 0 ]; then shift; "$@"; else until [ -e $RECORD/ray-stop ]; do sleep 0.05; done; fi
+if [ $SLURM_NODEID = 0 ]; then shift; "$@"; else sleep 1000 || true; fi
 """
 # A study that can be asked to stop once it has begun, and a training that ends by a signal.
 PRODUCT = """
