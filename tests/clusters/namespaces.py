@@ -89,12 +89,8 @@ def running_nodes(count: int = 2) -> Iterator[list[Node]]:
 
 def missing() -> str | None:
     """Why nodes cannot be made here, None where they can."""
-    for program, package in (
-        ("ip", "iproute2"),
-        ("unshare", "util-linux"),
-        ("nsenter", "util-linux"),
-        ("setpriv", "util-linux"),
-    ):
+    packages = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"}
+    for program, package in packages.items():
         if shutil.which(program) is None:
             return f"needs {program} (Debian: apt-get install {package})"
     bridge = "ip link add dftprobe type bridge && ip link add dftveth type veth peer name dftpeer"
