@@ -172,10 +172,12 @@ def test_an_older_schema_is_brought_up_to_date(postgres, tmp_path):
     assert ("of-before",) in query(postgres, "old", "SELECT name FROM experiments")
 
 
-def test_a_study_whose_server_and_database_stop_and_start(postgres, tmp_path):
+def test_a_study_whose_server_and_database_stop_and_start(postgres, tmp_path, monkeypatch):
     folder = Folder(tmp_path / "mlflow", postgres, "mlflow")  # which is empty: the script makes the tables
     variables = {"MLFLOW_TRACKING_URI": folder.address, "OPTUNA_PASSWORD": PASSWORD}
     study = Study(write_study(tmp_path / "world"), tmp_path / "home", "", variables)
+    for key, value in {**variables, "DFT_SEARCH_HOME": str(study.home)}.items():
+        monkeypatch.setenv(key, value)
     database = f"postgresql://ann:${{OPTUNA_PASSWORD}}@127.0.0.1:{postgres.port}/optuna"
     options = ("--no-confirm", "--set", f"study.database={database}")
     wrong_password_of_optuna(
@@ -239,13 +241,11 @@ def assert_nothing_is_lost(folder: Folder, study: Study) -> dict[str, Any]:
     runs, records = folder.runs(), study.records()
     assert {record.outcome for record in records.values()} <= {"completed", "pruned"} and len(records) == 3
     tags = {run: {tag["key"]: tag["value"] for tag in about["data"]["tags"]} for run, about in runs.items()}
-    # by the tag: of a run that began while the server was away, trial.json may still have a local id
-    of_trials = {int(found["trial"]): run for run, found in tags.items() if "trial" in found}
-    assert of_trials.keys() == records.keys() and len(runs) == len(records) + 1
+    assert {record.mlflow_run_id for record in records.values()} < set(runs) and len(runs) == len(records) + 1
     assert {about["info"]["status"] for about in runs.values()} == {"FINISHED"}
-    for number, record in records.items():
-        assert sorted(folder.steps(of_trials[number])) == list(range(1, record.steps + 1)), number
-        assert tags[of_trials[number]]["outcome"] == record.outcome
+    for record in records.values():
+        assert sorted(folder.steps(record.mlflow_run_id)) == list(range(1, record.steps + 1)), record.trial
+        assert tags[record.mlflow_run_id]["outcome"] == record.outcome
     names = [path.name for path in folder.artifacts.rglob("*") if path.is_file()]
     assert names.count("recipe.yaml") == len(records) and "report.html" in names
     return runs
