@@ -35,6 +35,7 @@ CONVERSION, THINKING = "objective.conversion", "objective.thinking"
 ALIGNED = "objective.alignment.supervision"
 ENTROPY = "entropy"
 MAX_GRID = 10_000
+MAX_EACH = 128  # recipes that one confirmation compares
 PERFORMANCE = ("perf/memory_gb", "perf/tokens_per_s")  # of rank 0: peak over the trial, mean over its steps
 
 
@@ -238,6 +239,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | N
     definition.first_points()
     _check_corners(definition)
     _check_grid(definition)
+    _check_each(definition)
     return definition
 
 
@@ -356,6 +358,25 @@ def _check_grid(definition: Definition) -> None:
     if points > MAX_GRID:
         hint = f"at most {MAX_GRID} points, or another sampler"
         raise RequestError(definition.document.problem(f"the grid has {points} points", ("space",), expected=hint))
+
+
+def _check_each(definition: Definition) -> None:
+    """``confirm.each`` names a parameter of the space that has a few values. Raises RequestError."""
+    key, place = definition.options.confirm.each, ("study", "confirm", "each")
+    if key is None:
+        return
+    parameter = definition.space.by_key.get(key)
+    if parameter is None:
+        near = nearest(key, definition.space.by_key)
+        raise RequestError(definition.document.problem(f"'{key}' is not in the space", place, nearest=near))
+    try:
+        values = parameter.values()
+    except RequestError:
+        message = f"'{key}' has endlessly many values"
+        raise RequestError(definition.document.problem(message, place, expected="a choice or an int")) from None
+    if not 2 <= len(values) <= MAX_EACH:
+        hint = f"2 to {MAX_EACH} values"
+        raise RequestError(definition.document.problem(f"'{key}' has {len(values)}", place, expected=hint))
 
 
 def _flat(node: Any, prefix: str) -> Iterable[tuple[str, Value]]:

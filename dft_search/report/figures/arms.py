@@ -5,7 +5,7 @@ from typing import Any
 
 from dft_search.report.figures.svg import Axis, Figure, Svg, padded, tick_anchor
 from dft_search.report.statistics import LEVEL, MIN_SEEDS
-from dft_search.report.wording import MISSING, Scale, arm_label, plural
+from dft_search.report.wording import ARM_LABELS, MISSING, Scale, arm_label, plural
 
 WIDTH = 380.0
 ROW = 46.0
@@ -15,6 +15,9 @@ EDGE = 10.0
 def arm_title(report: Mapping[str, Any], name: str) -> str:
     """How the report calls an arm: a candidate by its trial of the search, another by what it is."""
     arm = report["arms"][name]
+    own = arm.get("entry") or ARM_LABELS.get(name)
+    if own:
+        return f"{own} (champion)" if _is_champion(report, name) else str(own)
     if not arm.get("candidate"):
         return arm_label(name)
     return f"{'champion' if _is_champion(report, name) else 'runner-up'} (trial {arm['trial']})"
