@@ -101,8 +101,8 @@ def compare_arms(
         clusters: by test task the cluster of every item.
         english: of the English items `part` (select or test), `tasks`, and `clusters` as above.
         about: further facts to keep: `tuning` (trials spent on TFT), `missing` (arms that were asked for and did not
-            run), `seal`, `placebos` (by name of a placebo that of the arm that it was made from) and `contest` (`key`,
-            `entries`: value by arm, `missing` values, `equal_flops`).
+            run), `seal`, `placebos` (by name of a placebo that of the arm that it was made from) and `contest` (`keys`,
+            `entries`: values by key by arm, `missing` ones, `equal_flops`).
 
     Raises:
         ValueError: no candidate has a finished run.
@@ -150,7 +150,11 @@ def compare_arms(
         },
         "arms": {
             name: _arm(arm, tested.get(name, []), name in candidates, shown[name])
-            | {"minus_tft": leads.get(name), "placebo_of": placebos.get(name), "entry": entry_title(contest, name)}
+            | {
+                "minus_tft": leads.get(name),
+                "placebo_of": placebos.get(name),
+                "entry": entry_title(contest, name, arm.label),
+            }
             for name, arm in arms.items()
         },
         "test": test,

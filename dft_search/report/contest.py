@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dft_search.report.statistics import LEVEL, Comparison, RunScores, compare, holm, smallest_p
-from dft_search.report.wording import ARM_LABELS, Scale, setting, short_key
+from dft_search.report.wording import ARM_LABELS, Scale, listed, setting, short_key
 
 REFERENCE = "tft"
 
@@ -29,9 +29,7 @@ def leads_over_tft(
     if not tested.get(REFERENCE):
         return {}
     names = [name for name in tested if name not in (REFERENCE, "base")]
-    found = {
-        name: compare(tested[name], tested[REFERENCE], maximize=maximize, clusters=clusters) for name in names
-    }
+    found = {name: compare(tested[name], tested[REFERENCE], maximize=maximize, clusters=clusters) for name in names}
     adjusted = {}
     for family in ([n for n in names if n not in placebos], [n for n in names if n in placebos]):
         adjusted |= holm({name: found[name].bare_p for name in family})
@@ -52,11 +50,15 @@ def _shown(result: Comparison, adjusted: float) -> dict[str, Any]:
     }
 
 
-def entry_title(contest: Mapping[str, Any] | None, name: str) -> str | None:
-    """How an entry of a contest is called: ``method clo``, ``layer 3``. None for arms that have a name of their own."""
+def entry_title(contest: Mapping[str, Any] | None, name: str, label: str) -> str | None:
+    """How an entry of a contest is called: ``method clo``, ``layer 3``, of several keys by its recipe (``label``). None
+    for arms that have a name of their own."""
     if contest is None or name not in contest["entries"] or name in ARM_LABELS:
         return None
-    return f"{str(contest['key']).rpartition('.')[2]} {setting(contest['entries'][name])}"
+    if len(contest["keys"]) > 1:
+        return label
+    ((key, value),) = contest["entries"][name].items()
+    return f"{key.rpartition('.')[2]} {setting(value)}"
 
 
 def winner_of(
@@ -73,8 +75,8 @@ def winner_of(
     """
     if contest is None or name not in contest["entries"]:
         return None
-    value = setting(contest["entries"][name])
-    told = [label] if label != value else []
+    title = entry_title(contest, name, label) or label
+    told = [label] if label != title else []
     told += [f"{scale.spread(*test)} on test"] if test[0] is not None else []
-    many = f"{len(contest['entries'])} values of {short_key(str(contest['key']))}"
-    return f"the winner among {many} on dev, {value} ({'; '.join(told)}),"
+    many = f"{len(contest['entries'])} values of {listed([short_key(key) for key in contest['keys']])}"
+    return f"the winner among {many} on dev, {title} ({'; '.join(told)}),"

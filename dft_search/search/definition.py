@@ -70,7 +70,7 @@ class Definition:
     @property
     def warnings(self) -> list[str]:
         """What is allowed, but probably not meant, or not known yet; each a sentence."""
-        said = sampler_warnings(self.options, self.space)
+        said = sampler_warnings(self.options, self.space, self.fixed)
         if ENTROPY in self.options.first_points and self.proposed is None:
             said.append("first point entropy: its layers are found when the study starts, from the model's weights")
         return said
@@ -361,22 +361,22 @@ def _check_grid(definition: Definition) -> None:
 
 
 def _check_each(definition: Definition) -> None:
-    """``confirm.each`` names a parameter of the space that has a few values. Raises RequestError."""
-    key, place = definition.options.confirm.each, ("study", "confirm", "each")
-    if key is None:
-        return
-    parameter = definition.space.by_key.get(key)
-    if parameter is None:
-        near = nearest(key, definition.space.by_key)
-        raise RequestError(definition.document.problem(f"'{key}' is not in the space", place, nearest=near))
-    try:
-        values = parameter.values()
-    except RequestError:
-        message = f"'{key}' has endlessly many values"
-        raise RequestError(definition.document.problem(message, place, expected="a choice or an int")) from None
-    if not 2 <= len(values) <= MAX_EACH:
-        hint = f"2 to {MAX_EACH} values"
-        raise RequestError(definition.document.problem(f"'{key}' has {len(values)}", place, expected=hint))
+    """``confirm.each`` names parameters of the space that have a few values together. Raises RequestError."""
+    keys, place = definition.options.confirm.contested, ("study", "confirm", "each")
+    for key in keys:
+        parameter = definition.space.by_key.get(key)
+        if parameter is None:
+            near = nearest(key, definition.space.by_key)
+            raise RequestError(definition.document.problem(f"'{key}' is not in the space", place, nearest=near))
+        try:
+            parameter.values()
+        except RequestError:
+            message = f"'{key}' has endlessly many values"
+            raise RequestError(definition.document.problem(message, place, expected="a choice or an int")) from None
+    found = len(definition.space.combinations(keys))
+    if keys and not 2 <= found <= MAX_EACH:
+        hint = f"2 to {MAX_EACH}"
+        raise RequestError(definition.document.problem(f"{found} values to compare", place, expected=hint))
 
 
 def _flat(node: Any, prefix: str) -> Iterable[tuple[str, Value]]:

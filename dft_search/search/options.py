@@ -91,9 +91,9 @@ class Confirm(Options):
 
     Attributes:
         top: how many of the search's best recipes run again; the best of them on select becomes the champion.
-        each: a key of the space. The best recipe of each of its values runs again instead of ``top`` of all, plain TFT
-            and SFT among them where they are values: a contest of methods, a sweep over layers or sizes.
-        equal_flops: with ``each``, every recipe runs as long as gives it the FLOPs of the tuned TFT run (on fewer rows).
+        each: a key of the space, or several. The best recipe of each of their values (combinations) runs again instead
+            of ``top`` of all, plain TFT and SFT among them: a contest of methods, a sweep over layers or sizes.
+        equal_flops: with ``each``, every recipe runs for the FLOPs of the tuned TFT run, so on fewer rows.
         seeds: of each recipe and arm.
         arms: what runs beside them: ``base`` (untuned, scored once), ``sft``, ``tft`` (tuned by a search of its own),
             ``tft_english`` (TFT with the same English rows as further training rows), ``tft_equal_flops`` (TFT for as
@@ -104,7 +104,7 @@ class Confirm(Options):
     """
 
     top: int = Field(2, ge=1, le=20)
-    each: str | None = None
+    each: str | Annotated[list[str], Field(min_length=1)] | None = None
     equal_flops: bool = False
     seeds: int = Field(3, ge=1, le=100)
     arms: list[Arm] = ["tft", "thinking_at_top"]
@@ -126,6 +126,11 @@ class Confirm(Options):
         if self.equal_flops and (self.each is None or "tft" not in self.arms):
             raise ValueError("equal_flops needs each, and tft among the arms")
         return self
+
+    @property
+    def contested(self) -> tuple[str, ...]:
+        """The keys of ``each``; none without it."""
+        return (self.each,) if isinstance(self.each, str) else tuple(self.each or ())
 
     @property
     def tunes(self) -> bool:

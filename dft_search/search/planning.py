@@ -13,7 +13,6 @@ from dft_search.launch.connect import connected, this_machine
 from dft_search.launch.job import SlotSpec
 from dft_search.launch.planner import plan_on, plan_slots
 from dft_search.search.asker import Asker
-from dft_search.search.confirmation.arms import SHUFFLED
 from dft_search.search.confirmation.contest import contest_size
 from dft_search.search.confirmation.power import plan_power
 from dft_search.search.confirmation.substudy import has_choice, tft_space, tuning_trials
@@ -38,8 +37,8 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
 
     Returns:
         {valid, fits, slots, steps, runs, gpu_hours, memory, smallest_effect, first_points, warnings: [sentence],
-        problems: [{file, line, key, expected, nearest, message}]}; ``runs`` as in ``planned_runs``, ``memory`` as in ``search/plan_memory.py``,
-        ``smallest_effect`` as in ``confirmation/power.py``.
+        problems: [{file, line, key, expected, nearest, message}]}; ``runs`` as in ``planned_runs``, ``memory`` as in
+        ``search/plan_memory.py``, ``smallest_effect`` as in ``confirmation/power.py``.
     """
     from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory  # torch, which no driver needs
 
@@ -109,8 +108,8 @@ def planned_runs(definition: Definition) -> dict[str, int]:
     options, confirm = definition.options, definition.options.confirm
     trained = [arm for arm in confirm.arms if arm != "base"]
     recipes = confirm.top + len(trained)
-    if confirm.each is not None:
-        recipes = contest_size(definition) + len([arm for arm in trained if arm != SHUFFLED])
+    if confirm.contested:
+        recipes = contest_size(definition)
     tuned = tft_space(definition)
     return {
         "search": _trials(definition, definition.space, options.budget.trials),

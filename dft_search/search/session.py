@@ -4,7 +4,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from dft_search.config.files import write_json, write_text
@@ -295,8 +295,8 @@ class StudySession:
         """The best ``confirm.top`` trials, and as many that may become the champion: the recipe of an arm may not. In a
         contest the best of each value."""
         ranked, confirm = self.ranked(), self.options.confirm
-        if confirm.each is not None:
-            return {record.trial for record in best_of_each(ranked, confirm.each).values()}
+        if confirm.contested:
+            return {record.trial for record in best_of_each(ranked, confirm.contested).values()}
         own = [record for record in ranked if self.definition.recipe_for(record.params).method not in confirm.arms]
         return {record.trial for record in [*ranked[: confirm.top], *own[: confirm.top]]}
 
@@ -312,12 +312,13 @@ class StudySession:
         return sorted(done, key=lambda r: (not r.feasible, -sign * self.value(r), r.trial))
 
 
-def best_of_each(ranked: Sequence[TrialRecord], key: str) -> dict[str, TrialRecord]:
-    """The first record of each value of a parameter, by the value as JSON; those that do not have it are left out."""
+def best_of_each(ranked: Sequence[TrialRecord], keys: Collection[str]) -> dict[str, TrialRecord]:
+    """The first record of each combination of values of some parameters, by the combination as JSON."""
     found: dict[str, TrialRecord] = {}
     for record in ranked:
-        if key in record.params:
-            found.setdefault(json.dumps(record.params[key]), record)
+        of_keys = {key: value for key, value in record.params.items() if key in keys}
+        if of_keys:
+            found.setdefault(json.dumps(of_keys, sort_keys=True), record)
     return found
 
 

@@ -90,7 +90,7 @@ def plan_followers(session: StudySession, plans: list[ArmPlan], champion: str) -
     for name in FOLLOWERS:
         if name not in session.options.confirm.arms:
             continue
-        if name == SHUFFLED and session.options.confirm.each is None and best.recipe.method in ("dft", "mid_align"):
+        if name == SHUFFLED and not session.options.confirm.contested and best.recipe.method in ("dft", "mid_align"):
             found.append(variant(session, name, best, {ENGLISH: "shuffled"}, "the champion's"))
         if name == "tft_equal_flops":
             tft = next(plan for plan in plans if plan.name == "tft")
@@ -140,7 +140,7 @@ def _arm(session: StudySession, name: str, ranked: list[TrialRecord]) -> ArmPlan
 
 
 def variant(session: StudySession, name: str, of: ArmPlan, change: dict[str, Value], said: str) -> ArmPlan:
-    """An arm that is another one but for some values; ``said`` tells how, before where that one's settings come from."""
+    """An arm that is another one but for some values; ``said`` in front of where that one's settings come from."""
     point = {**of.point, **change}
     settings = f"{said} ({of.settings})" if of.settings else said
     return ArmPlan(name, point, session.definition.recipe_for(point), None, False, settings)

@@ -31,7 +31,7 @@ def run_confirmation(session: StudySession, pool: SlotPool) -> dict[str, Any] | 
 
     None when the study was stopped on the way, or when no candidate has a finished run.
     """
-    contest = plan_contest(session) if session.options.confirm.each is not None else Contest([])
+    contest = plan_contest(session) if session.options.confirm.contested else Contest([])
     plans = contest.plans or plan_arms(session)
     if not plans:
         return None

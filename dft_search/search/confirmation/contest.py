@@ -1,8 +1,8 @@
-"""A contest: the best recipe of each value of one key of the space, all of them confirmed beside the same arms."""
+"""A contest: the best recipe of each value of some keys of the space, all confirmed beside the same arms."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,20 +28,20 @@ class Contest:
 
     Attributes:
         plans: the entries in the order of their values, then the other arms, then the placebos.
-        entries: the value by name of its arm.
+        entries: the values by key, by name of their arm.
         placebos: by name of a placebo that of the entry which it is made from.
-        missing: values of which no recipe completed the search.
+        missing: values by key of which no recipe completed the search.
     """
 
     plans: list[ArmPlan]
-    entries: dict[str, Value] = field(default_factory=dict)
+    entries: dict[str, dict[str, Value]] = field(default_factory=dict)
     placebos: dict[str, str] = field(default_factory=dict)
-    missing: list[Value] = field(default_factory=list)
+    missing: list[dict[str, Value]] = field(default_factory=list)
 
     def facts(self, confirm: Confirm) -> dict[str, Any]:
-        """What the report is told: {key, equal_flops, entries, missing}."""
+        """What the report is told: {keys, equal_flops, entries, missing}."""
         return {
-            "key": confirm.each,
+            "keys": list(confirm.contested),
             "equal_flops": confirm.equal_flops,
             "entries": self.entries,
             "missing": self.missing,
@@ -51,16 +51,16 @@ class Contest:
 def plan_contest(session: StudySession) -> Contest:
     """The best recipe of each value of ``confirm.each``, beside the arms that need no champion.
 
-    Empty where no trial that has the key completed. A value whose best recipe is plain TFT or SFT is that arm, where it is asked for: it is tuned as the arm is. A
-    recipe that broke a constraint stands for its value only where every one did.
+    Empty where no trial that has the key completed. A value whose best recipe is plain TFT or SFT is that arm, where it
+    is asked for: it is tuned as the arm is. A recipe that broke a constraint stands for its value only where every one
+    did.
     """
     confirm = session.options.confirm
-    key = str(confirm.each)
-    values = session.definition.space.by_key[key].values()
-    best = best_of_each(session.ranked(), key)  # those that broke a constraint come last
+    best = best_of_each(session.ranked(), confirm.contested)  # those that broke a constraint come last
     controls = plan_controls(session)
-    done = [value for value in values if json.dumps(value) in best]
-    made = [_entry(session, key, value, best[json.dumps(value)], controls) for value in done]
+    asked = {json.dumps(values, sort_keys=True): values for values in _combinations(session.definition)}
+    done = [values for key, values in asked.items() if key in best]
+    made = [_entry(session, values, best[json.dumps(values, sort_keys=True)], controls) for values in done]
     entries = distinct(made)
     if not entries:
         return Contest([])
@@ -68,37 +68,44 @@ def plan_contest(session: StudySession) -> Contest:
     placebos = _placebos(session, entries) if SHUFFLED in confirm.arms else {}
     return Contest(
         distinct([*entries, *(arm for arm in controls if arm.name not in names), *placebos.values()]),
-        {plan.name: value for plan, value in zip(made, done, strict=True) if plan in entries},
+        {plan.name: values for plan, values in zip(made, done, strict=True) if plan in entries},
         {plan.name: name for name, plan in placebos.items()},
-        [value for value in values if value not in done],
+        [values for key, values in asked.items() if key not in best],
     )
 
 
 def contest_size(definition: Definition) -> int:
-    """How many recipes a contest runs beside the controls, at most: an entry for each value, and its placebo."""
-    confirm = definition.options.confirm
-    values = definition.space.by_key[str(confirm.each)].values()
-    return len(values) * (2 if SHUFFLED in confirm.arms else 1)
+    """How many recipes a contest runs, at most: an entry for each value, the placebos of those, the other arms."""
+    arms, keys = definition.options.confirm.arms, definition.options.confirm.contested
+    entries = _combinations(definition)
+    methods = [definition.recipe_for(definition.complete(values)).method for values in entries]
+    own = [method for method in methods if method in arms and all(key.startswith("objective.") for key in keys)]
+    controls = [arm for arm in arms if arm not in ("base", SHUFFLED, *own)]
+    placebos = [method for method in methods if SHUFFLED in arms and method not in own]
+    return len(entries) + len(placebos) + len(controls)
+
+
+def _combinations(definition: Definition) -> list[dict[str, Value]]:
+    return definition.space.combinations(definition.options.confirm.contested)
 
 
 def _entry(
-    session: StudySession, key: str, value: Value, record: TrialRecord, controls: Sequence[ArmPlan]
+    session: StudySession, values: Mapping[str, Value], record: TrialRecord, controls: Sequence[ArmPlan]
 ) -> ArmPlan:
     recipe = session.definition.recipe_for(record.params)
-    name = re.sub(r"[^A-Za-z0-9.]+", "_", f"{key.rpartition('.')[2]}_{value}").strip("_")
-    said = f"trial {record.trial}, the best of its value in the search"
+    said = "_".join(f"{key.rpartition('.')[2]}_{value}" for key, value in values.items())
+    name = re.sub(r"[^A-Za-z0-9.]+", "_", said).strip("_")
+    said = f"trial {record.trial}, the best of its kind in the search"
     entry = ArmPlan(name, dict(record.params), recipe, record.trial, True, said)
     entry = _at_equal_flops(session, entry, record, controls) if session.options.confirm.equal_flops else entry
     for arm in controls:
-        is_its_method = key.startswith("objective.") and arm.name == recipe.method
+        is_its_method = arm.name == recipe.method and all(key.startswith("objective.") for key in values)
         if is_its_method or arm.recipe.hash == entry.recipe.hash:
             return replace(arm, candidate=True)
     return entry
 
 
-def _at_equal_flops(
-    session: StudySession, entry: ArmPlan, record: TrialRecord, controls: Sequence[ArmPlan]
-) -> ArmPlan:
+def _at_equal_flops(session: StudySession, entry: ArmPlan, record: TrialRecord, controls: Sequence[ArmPlan]) -> ArmPlan:
     """An entry that runs for as many FLOPs as plain TFT does, by what a trial of each took in the search."""
     tft = next(arm for arm in controls if arm.name == "tft")
     measured = session.records.get(tft.source) if tft.source is not None else None
