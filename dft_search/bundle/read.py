@@ -201,7 +201,7 @@ class Bundle(Options):
         """
         from dft_search.data.rows import read_rows
 
-        rows = read_rows(self.recipe.data.train, method=self.recipe.method).rows
+        rows = read_rows(self.recipe.data.train, needs=self.recipe.needs).rows
         return [{name: value for name, value in asdict(row).items() if value} for row in rows]
 
 

@@ -34,7 +34,7 @@ def show(
 
     with only_documents(as_json):
         _, recipe = load_recipe(path, overrides or [])
-        rows = read_rows(recipe.data.train, method=recipe.method)
+        rows = read_rows(recipe.data.train, needs=recipe.needs)
         tokenizer = load_tokenizer(recipe.model)
         encoded = encode_rows(rows, tokenizer, recipe.data, query_text=recipe.objective.conversion.text)
     if as_json:
@@ -65,7 +65,7 @@ def check(
 
     with only_documents(as_json):
         _, recipe = load_recipe(path, overrides or [])
-        told = inspect_data(recipe.data, recipe.scoring, method=recipe.method)
+        told = inspect_data(recipe.data, recipe.scoring, needs=recipe.needs)
     if as_json:
         print_json(told)
     else:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dft_search.config import Options, expand_path, is_portable
+from dft_search.data.needs import PARALLEL, TARGET, RowNeeds
 
 FieldName = Literal[
     "id", "en_instruction", "en_input", "en_output", "tgt_instruction", "tgt_input", "tgt_output", "text"
@@ -70,11 +71,10 @@ class TrainOptions(Options):
             raise ValueError("all weights of the mixture are 0")
         return self
 
-    def unused(self, method: str) -> set[str]:
-        """Options that a run of the canonical ``method`` does not use, so that they are no part of its recipe."""
-        parallel = method in ("dft", "mid_align") and self.english != "aligned"
-        names = set() if parallel else {"english"}
-        return names | ({"english_rows"} if method != "tft" or not self.english_rows else set())
+    def unused(self, needs: RowNeeds) -> set[str]:
+        """Options that a run that reads ``needs`` of a row does not use, so that they are no part of its recipe."""
+        names = set() if needs == PARALLEL and self.english != "aligned" else {"english"}
+        return names | ({"english_rows"} if needs != TARGET or not self.english_rows else set())
 
 
 class DataOptions(Options):

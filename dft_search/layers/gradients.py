@@ -108,7 +108,7 @@ def align_gradients(
             parameter.grad = None
             parameter.requires_grad_(trained)
     terms = {
-        name: Alignment(objective.supervisions[name].supervision, found.mean(0), bootstrap_mean(found), reached[name])
+        name: Alignment(getattr(objective, name).supervision, found.mean(0), bootstrap_mean(found), reached[name])
         for name, found in cosines.items()
     }
     low, high = bootstrap_mean(own)

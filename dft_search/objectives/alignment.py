@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dft_search.config import Options
 from dft_search.data.encode import EncodedRow
 from dft_search.objectives.features import Span, span_read
 from dft_search.objectives.layers import Layer
+from dft_search.objectives.section import TermContext, TermOptions
 from dft_search.objectives.terms import ContrastTerm, Pooling, Side, StateRead
 
 
-class AlignmentOptions(Options):
+class AlignmentOptions(TermOptions):
     """The ``objective.alignment`` section. Defaults are those of the authors' scripts; ``span`` and the rest are ours.
 
     Attributes:
@@ -50,6 +50,13 @@ class AlignmentOptions(Options):
         """The options that are read."""
         unread = {"skip_bos"} if self.span == "query" else set()  # no BOS in a query
         return self.model_dump(exclude=unread) | {"supervision": "contrastive"}
+
+    @property
+    def contrasts_rows(self) -> bool:
+        return True
+
+    def term(self, context: TermContext) -> ContrastTerm:
+        return alignment_term(self, layer=int(self.layer))
 
 
 def alignment_term(options: AlignmentOptions, *, layer: int) -> ContrastTerm:

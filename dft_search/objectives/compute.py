@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 from dft_search.config import Problem, RequestError, nearest
 from dft_search.data.encode import encode_row, has_bos
 from dft_search.data.row import Row
-from dft_search.data.rows import SIDES
 from dft_search.models import structure
 from dft_search.objectives.batch import collate
 from dft_search.objectives.check import check_objective
@@ -85,8 +84,7 @@ def _row(row: Mapping[str, str], number: int, objective: Objective) -> Row:
     for name in row:
         if name not in known:
             raise RequestError(Problem(f"row {number}: unknown key '{name}'", nearest=nearest(name, known)))
-    method = objective.canonical()["method"]
-    sides = [] if method == "lm" else SIDES[method]
+    sides = () if objective.needs.text else objective.needs.sides
     needed = [f"{side}_{part}" for side in sides for part in ("instruction", "output")] or ["text"]
     for name in needed:
         if not row.get(name):

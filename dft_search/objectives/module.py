@@ -6,7 +6,6 @@ So it can be the root that ``fully_shard`` wraps, with the blocks as inner units
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dft_search.models import structure
@@ -15,9 +14,8 @@ from dft_search.models.forward import segmented_forward
 from dft_search.models.head import detached_call, token_losses, weighted_loss
 from dft_search.models.mlp import enable_lean_mlp
 from dft_search.objectives.batch import Batch, Pool
-from dft_search.objectives.contrast import info_nce
 from dft_search.objectives.options import Objective
-from dft_search.objectives.terms import ContrastTerm, Pooling, Side, StateTerm, Term, TokenTerm, layers_of
+from dft_search.objectives.terms import Pooling, Side, StateTerm, Term, TokenTerm, layers_of
 
 
 class ObjectiveModule(nn.Module):
@@ -121,11 +119,7 @@ class ObjectiveModule(nn.Module):
                 english, target = batch.pools[term.name]
                 a = self._pooled(states, term.english, english, term.pooling)
                 b = self._pooled(states, term.target, target, term.pooling)
-                if isinstance(term, ContrastTerm):
-                    how = {"symmetric": term.symmetric, "gather": term.gather}
-                    found[term.name] = info_nce(a, b, temperature=term.temperature, **how)
-                else:
-                    found[term.name] = 1 - F.cosine_similarity(a, b, -1)
+                found[term.name] = term.compare(a, b)
         return found
 
     def _pooled(self, states: dict[int, Tensor], side: Side, pool: Pool, pooling: Pooling) -> Tensor:

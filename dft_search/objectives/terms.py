@@ -6,9 +6,12 @@ from the first token of the path's first segment. So a plan can be made from the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dft_search.data.encode import EncodedRow
+
+if TYPE_CHECKING:  # terms are made without torch
+    from torch import Tensor
 
 Path = tuple[str, ...]
 Pooling = Literal["mean", "last", "max"]
@@ -75,13 +78,19 @@ class Side:
 
 @dataclass(frozen=True)
 class StateTerm:
-    """1 - cosine of two pooled states, one value a row."""
+    """1 - cosine of two pooled states, one value a row. A subclass may compare them in another way."""
 
     name: str
     weight: float
     english: Side
     target: Side
     pooling: Pooling
+
+    def compare(self, english: "Tensor", target: "Tensor") -> "Tensor":
+        """[R] losses of rows with the pooled states [R, D], float32 at least."""
+        import torch.nn.functional as F
+
+        return 1 - F.cosine_similarity(english, target, -1)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,12 @@ class ContrastTerm(StateTerm):
     symmetric: bool
     gather: bool
 
+    def compare(self, english: "Tensor", target: "Tensor") -> "Tensor":
+        from dft_search.objectives.contrast import info_nce
+
+        how = {"symmetric": self.symmetric, "gather": self.gather}
+        return info_nce(english, target, temperature=self.temperature, **how)
+
 
 Term = TokenTerm | StateTerm
 
@@ -105,3 +120,10 @@ Term = TokenTerm | StateTerm
 def layers_of(term: Term) -> set[int]:
     """The layers that a term reads."""
     return {term.layer} if isinstance(term, TokenTerm) else {term.english.layer, term.target.layer}
+
+
+def reach_of(term: Term) -> int:
+    """The deepest layer from which a term sends a gradient down; 0 if from none."""
+    if isinstance(term, TokenTerm):
+        return term.layer
+    return max((side.layer for side in (term.english, term.target) if not side.detach), default=0)

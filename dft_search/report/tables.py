@@ -6,9 +6,8 @@ from typing import Any
 
 from dft_search.report.figures.arms import arm_title
 from dft_search.report.markup import downloads, prose, scrolling
-from dft_search.report.wording import METHOD_LABELS, MISSING, Scale, arm_label, compact, duration, listed, plural
+from dft_search.report.wording import MISSING, Scale, arm_label, compact, duration, listed, method_label, plural
 
-METHODS = {"base": "untuned base", "sft": "SFT", "tft": "TFT", "dft": "DFT"}
 HEADINGS = {
     "test": "Confirmed: on test, mean over fresh seeds ± the deviation between them",
     "dev": "Best of the search: on dev, one run each ± its standard error over items",
@@ -59,7 +58,7 @@ def supervision_caption(report: Mapping[str, Any]) -> str:
 
 def method_title(report: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """How a row of the supervision table is called."""
-    name = METHODS.get(row["method"], METHOD_LABELS.get(row["method"], row["method"]))
+    name = "untuned base" if row["method"] == "base" else method_label(row["method"])
     if row["arm"] is None or row["arm"] == row["method"]:
         return name
     title = arm_title(report, row["arm"]) if row["arm"] in report["arms"] else arm_label(row["arm"])

@@ -22,6 +22,7 @@ from dft_search.evaluation.choice import check_scoring, score_names
 from dft_search.evaluation.retention import ENGLISH_RETENTION, english_tasks
 from dft_search.models.loading import layer_count
 from dft_search.objectives.layers import paper_layers
+from dft_search.objectives.registry import find_method
 from dft_search.search.options import StudyOptions, Transfer
 from dft_search.search.samplers import grid_size, sampler_warnings
 from dft_search.search.space import Parameter, Space, Value, read_space
@@ -32,7 +33,6 @@ from dft_search.training.places import is_remote, normal, open_place
 from dft_search.training.recipe import Recipe, check_recipe
 
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
-ALIGNED = "objective.alignment.supervision"
 ENTROPY = "entropy"
 MAX_GRID = 10_000
 MAX_EACH = 128  # recipes that one confirmation compares
@@ -138,8 +138,12 @@ class Definition:
         stand where the paper's would.
         """
         none: dict[str, Value] = {f"{CONVERSION}.supervision": "none", f"{THINKING}.supervision": "none"}
-        if ALIGNED in self.space.by_key or self.recipe.objective.alignment.supervision != "none":
-            none[ALIGNED] = "none"
+        for other in find_method("dft").reads:
+            key = f"objective.{other}.supervision"
+            if key in none:
+                continue
+            if key in self.space.by_key or self.recipe.objective.sections[other].on:
+                none[key] = "none"
         if name == "sft":
             return {"objective.method": "sft", **none}
         if "objective.method" in self.space.by_key or self.recipe.objective.method not in ("dft", "tft"):

@@ -90,7 +90,7 @@ def slot_spec(shape: Slots, folder: str) -> SlotSpec:
 def _count_rows(recipe: Recipe) -> int:
     from dft_search.data.rows import read_rows
 
-    return len(read_rows(recipe.data.train, method=recipe.method).rows)
+    return len(read_rows(recipe.data.train, needs=recipe.needs).rows)
 
 
 def _steps(recipe: Recipe, rows: int | None) -> int | None:

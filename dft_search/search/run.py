@@ -150,7 +150,7 @@ def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any], 
     from dft_search.data.rows import read_rows
 
     recipe = definition.recipe
-    rows = read_rows(recipe.data.train, method=recipe.method)
+    rows = read_rows(recipe.data.train, needs=recipe.needs)
     facts = {
         "model": recipe.model.path,
         "language": recipe.data.target_language,

@@ -130,7 +130,7 @@ class StudySession:
         record.mlflow_run_id = new_run()  # written down first: a run that nobody knows of would stay open for ever
         self.folder.write_trial(record)
         record.mlflow_run_id = self.tracker.start_trial(self.parent, name, params, tags, record.mlflow_run_id)
-        text = json.dumps({"recipe": recipe.model_dump(mode="json", by_alias=True)}, indent=1)
+        text = json.dumps({"recipe": recipe.written()}, indent=1)
         self.tracker.log_text(record.mlflow_run_id, text, "recipe.yaml")
         self.tracker.log_inputs(record.mlflow_run_id, read)
 

@@ -93,7 +93,7 @@ class _Progress:
         self.recipe, self.run, self.reporter, self.session = recipe, run, reporter, session
         self.data, self.built = data, built
         training = recipe.training
-        per_row = sum(_generation_tokens(row.segments, recipe.method) for row in data) / len(data)
+        per_row = sum(_generation_tokens(row.segments, recipe.objective.generates) for row in data) / len(data)
         self.total = total_steps(
             training.length, rows=len(data), batch_rows=training.batch_rows, tokens_per_row=per_row
         )
@@ -279,7 +279,6 @@ def _base_fingerprint(recipe: Recipe, built: Built) -> str | None:
     return getattr(built.model.config, "_commit_hash", None)  # of a model from the hub
 
 
-def _generation_tokens(segments: Mapping[str, list[int]], method: str) -> int:
+def _generation_tokens(segments: Mapping[str, list[int]], side: str) -> int:
     """Tokens of one row that the generation term reads or predicts: what a length in tokens counts."""
-    side = {"sft": "english", "lm": "text"}.get(method, "target")
     return sum(len(tokens) for name, tokens in segments.items() if name in (side, f"{side}_prompt", f"{side}_answer"))

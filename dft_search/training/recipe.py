@@ -17,6 +17,7 @@ from dft_search.config import (
     is_portable,
     load_document,
 )
+from dft_search.data.needs import PARALLEL, RowNeeds
 from dft_search.data.options import DataOptions, anchor_files
 from dft_search.evaluation.options import ScoringOptions, TaskChoice
 from dft_search.models.loading import layer_count
@@ -48,11 +49,21 @@ class Recipe(Options):
         """The method in its canonical form: ``dft`` without any supervision is ``tft``."""
         return self.objective.canonical()["method"]
 
+    @property
+    def needs(self) -> RowNeeds:
+        """What it reads of a row."""
+        return self.objective.needs
+
     def canonical(self) -> dict[str, Any]:
         """What a run of this recipe really uses; two recipes that differ elsewhere are the same recipe."""
-        unused = {"data": {"train": self.data.train.unused(self.method)}}
+        unused = {"data": {"train": self.data.train.unused(self.needs)}}
         plain = self.model_dump(mode="json", exclude_none=True, exclude=unused)
         return {**plain, "objective": self.objective.canonical()}
+
+    def written(self) -> dict[str, Any]:
+        """All of it as a file holds it, with defaults, for readers who may not have the same plug-ins."""
+        exclude = {"objective": self.objective.unread}
+        return self.model_dump(mode="json", by_alias=True, exclude=exclude)
 
     @property
     def hash(self) -> str:
@@ -113,16 +124,17 @@ def check_recipe(recipe: Recipe) -> list[Problem]:
                 expected=f"at most {training.batch_rows}, or auto",
             )
         )
-    if recipe.objective.contrasts_rows and training.micro_batch_rows in ("auto", 1):
+    contrasting = [name for name, options in recipe.objective.supervisions.items() if options.contrasts_rows]
+    if contrasting and training.micro_batch_rows in ("auto", 1):
         problems.append(
             Problem(
-                f"{training.micro_batch_rows} will not do: alignment tells a row apart from the others of its "
+                f"{training.micro_batch_rows} will not do: {contrasting[0]} tells a row apart from the others of its "
                 "micro-batch, so their number is part of the loss",
                 key="recipe.training.micro_batch_rows",
                 expected="a number from 2",
             )
         )
-    if recipe.data.train.english_rows and recipe.objective.supervisions:
+    if recipe.data.train.english_rows and recipe.needs == PARALLEL:
         problems.append(
             Problem(
                 "English rows have nothing that deep supervision could read",

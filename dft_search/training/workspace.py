@@ -76,11 +76,11 @@ class Workspace:
 
     def encoded(self, recipe: Recipe) -> Encoded:
         """The recipe's rows as token segments."""
-        method, text = recipe.method, recipe.objective.conversion.text
-        key = (recipe.model.model_dump_json(), recipe.data.model_dump_json(), method, text, _stamps(recipe.data.train))
+        needs, text = recipe.needs, recipe.objective.conversion.text
+        key = (recipe.model.model_dump_json(), recipe.data.model_dump_json(), needs, text, _stamps(recipe.data.train))
 
         def encode() -> Encoded:
-            rows = read_rows(recipe.data.train, method=method)
+            rows = read_rows(recipe.data.train, needs=needs)
             return encode_rows(rows, self.tokenizer(recipe.model), recipe.data, query_text=text)
 
         return _kept(self._encoded, key, encode, KEPT_SETS)

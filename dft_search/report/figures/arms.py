@@ -54,11 +54,14 @@ def arms_on_test(report: Mapping[str, Any]) -> Figure | None:
     shown = {name: task for name, task in study["tasks"].items() if study["score_metrics"] != [name]}
     tasks = {name: Scale(bool(task["points"])) for name, task in shown.items()}
     tasks = {name: own for name, own in tasks.items() if any(name in arm.get("tasks", {}) for arm in arms.values())}
-    head = ("arm", "test score", *(f"test {name}" for name in tasks), "dev score", "recipe", "seeds")
+    over = {name: arm.get("minus_tft") or {} for name, arm in arms.items()}
+    leads = ("minus plain TFT",) if any(lead.get("interval") for lead in over.values()) else ()
+    head = ("arm", "test score", *leads, *(f"test {name}" for name in tasks), "dev score", "recipe", "seeds")
     rows = [
         (
             arm_title(report, name),
             scale.spread(arm["test"]["mean"], arm["test"]["sd"]),
+            *(_lead_text(over[name], scale) if over[name].get("interval") else MISSING for _ in leads),
             *(_task(arm, task, own) for task, own in tasks.items()),
             scale.spread(arm["dev"]["mean"], arm["dev"]["sd"]),
             arm["label"],

@@ -62,7 +62,7 @@ def _facts(request: Request) -> tuple[dict[str, Any], DataInput]:
     from dft_search.data.rows import read_rows
 
     recipe = request.recipe
-    rows = read_rows(recipe.data.train, method=recipe.method)
+    rows = read_rows(recipe.data.train, needs=recipe.needs)
     facts = {
         "model": recipe.model.path,
         "method": recipe.method,
