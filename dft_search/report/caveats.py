@@ -77,22 +77,28 @@ def _of_the_tuning(view: StudyView, report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_the_controls(report: Mapping[str, Any]) -> Iterator[str]:
-    baseline = report["test"].get("baseline")
+    baseline, champion = report["test"].get("baseline"), (report["champion"] or {}).get("arm")
     for name, arm in report["arms"].items():
         secondary = arm.get("champion_minus_arm") or {}
+        if arm.get("placebo_of") not in (None, champion):
+            continue  # the placebo of another entry
         if name == baseline or arm.get("candidate") or secondary.get("conclusion") in (None, "better"):
             continue
         if secondary["conclusion"] == "worse":
             label = arm_label(name)
             yield f"{label[:1].upper()}{label[1:]} did better on test than the champion, which was chosen on dev."
         else:
-            yield f"The champion is not shown to be better than {arm_label(name)}{WHY.get(name, '')}."
+            yield f"The champion is not shown to be better than {arm_label(name)}{WHY.get(_kind(name, arm), '')}."
     contest = report.get("contest") or {"missing": ()}
     for values in contest["missing"]:
         which = listed([f"{short_key(key)} {setting(value)}" for key, value in values.items()])
         yield f"No recipe with {which} completed the search, so it is not compared."
     for name in report.get("missing") or ():
         yield f"The arm {arm_label(name)} did not run: for this champion it would be another arm's recipe, or none."
+
+
+def _kind(name: str, arm: Mapping[str, Any]) -> str:
+    return "shuffled_english" if arm.get("placebo_of") else name
 
 
 def _of_the_compute(report: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dft_search.report.statistics import LEVEL, Comparison, RunScores, compare, holm, smallest_p
-from dft_search.report.wording import ARM_LABELS, Scale, listed, setting, short_key
+from dft_search.report.wording import ARM_LABELS, Scale, listed, method_label, setting, short_key
 
 REFERENCE = "tft"
 
@@ -51,13 +51,15 @@ def _shown(result: Comparison, adjusted: float) -> dict[str, Any]:
 
 
 def entry_title(contest: Mapping[str, Any] | None, name: str, label: str) -> str | None:
-    """How an entry of a contest is called: ``method clo``, ``layer 3``, of several keys by its recipe (``label``). None
+    """How an entry of a contest is called: ``mid-align``, ``layer 3``, of several keys by its recipe (``label``). None
     for arms that have a name of their own."""
     if contest is None or name not in contest["entries"] or name in ARM_LABELS:
         return None
     if len(contest["keys"]) > 1:
         return label
     ((key, value),) = contest["entries"][name].items()
+    if key == "objective.method":
+        return method_label(str(value))
     return f"{key.rpartition('.')[2]} {setting(value)}"
 
 

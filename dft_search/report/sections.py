@@ -145,6 +145,7 @@ WORDS = {
     "thinking or both (deep supervision fine-tuning)",
     "dev, test": "dev questions guided the search and the choice; test questions were read once, at the end",
     "arm": "a recipe that was run again with fresh seeds beside the best ones, to be compared with them",
+    "placebo": "a recipe whose rows have the English of other rows: as much English, with nothing to learn from it",
     "champion": "the recipe that was chosen on dev after it had been run again with fresh seeds",
     "rung": "a share of its rows after which a trial is scored and may be stopped early (pruned)",
     "slot": "the processes and devices that train one trial at a time",

@@ -7,8 +7,9 @@ from dft_search.report.figures.svg import Axis, Figure, Svg, padded
 from dft_search.report.statistics import LEVEL
 from dft_search.report.wording import MISSING, Scale, plural
 
-WIDTH, LEFT, RIGHT = 520.0, 52.0, 10.0
+WIDTH, LEFT, RIGHT = 540.0, 52.0, 32.0
 LEGEND, UPPER, BETWEEN, LOWER, BOTTOM = 30.0, 210.0, 42.0, 110.0, 40.0
+TITLE = "Lead over tuned TFT by layer of thinking"
 TONES = {"logits": "accent", "feature": "alt", "placebo": "plain"}
 NAMES = {"logits": "thinking on the logits", "feature": "on the features", "placebo": "English of other rows (placebo)"}
 ASIDE = {"logits": -0.12, "feature": 0.04, "placebo": 0.2}  # of a layer's width, so that marks do not hide each other
@@ -33,9 +34,11 @@ def depth_figure(report: Mapping[str, Any]) -> Figure | None:
         bottom += BETWEEN + LOWER
     _layers(svg, across, found["num_layers"], bottom)
     head, rows = _table(found, scale)
-    drawing = svg.render(f"Lead over tuned TFT by layer of thinking: {_said(found['points'], scale)}", wide=True)
+    drawing = svg.render(f"{TITLE}: {_said(found['points'], scale)}", wide=True)
     caption = _caption(report, found, scale)
-    return Figure("Is it the depth?", drawing, caption, head, rows, name="depth", source="depth")
+    return Figure(
+        "Lead over tuned TFT by layer of thinking", drawing, caption, head, rows, name="depth", source="depth"
+    )
 
 
 def _marks(points: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, Mapping[str, Any]]]:
@@ -60,6 +63,7 @@ def _leads(svg: Svg, across: Axis, marks: Sequence[tuple[str, float, Mapping[str
     up = Axis(*padded([*ends, 0.0]), LEGEND + UPPER, LEGEND)
     _grid(svg, up, [f"+{scale.tick(t)}" if t > 0 else scale.tick(t) for t in up.ticks(5)], up.ticks(5))
     svg.line(LEFT, up(0.0), WIDTH - RIGHT, up(0.0), "zero")
+    svg.text(WIDTH - RIGHT + 5, up(0.0) + 4, "TFT", "small")
     _aside(svg, f"over tuned TFT{', points' if scale.points else ''}", LEGEND + UPPER / 2)
     for kind in dict.fromkeys(kind for kind, _, _ in marks):
         way = [(across(x), up(p["minus_tft"]["difference"])) for own, x, p in marks if own == kind]
@@ -81,7 +85,7 @@ def _kept(svg: Svg, across: Axis, marks: Sequence[tuple[str, float, Mapping[str,
     _aside(svg, "English, points", top + LOWER / 2)
     if tft:
         svg.line(LEFT, up(tft["mean"]), WIDTH - RIGHT, up(tft["mean"]), "zero")
-        svg.text(WIDTH - RIGHT, up(tft["mean"]) - 5, "plain TFT", "small halo", "end")
+        svg.text(WIDTH - RIGHT + 5, up(tft["mean"]) + 4, "TFT", "small")
     for kind, place, one in shown:
         x, spread = across(place), one["sd"] or 0.0
         svg.line(x, up(one["mean"] - spread), x, up(one["mean"] + spread), f"whisker {TONES[kind]}")

@@ -91,13 +91,8 @@ def plan_followers(session: StudySession, plans: list[ArmPlan], champion: str) -
     for name in FOLLOWERS:
         if name not in session.options.confirm.arms:
             continue
-<<<<<<< HEAD
-        if name == SHUFFLED and not session.options.confirm.contested and best.recipe.method in ("dft", "mid_align"):
+        if name == SHUFFLED and not session.options.confirm.contested and best.recipe.needs == PARALLEL:
             found.append(variant(session, name, best, {ENGLISH: "shuffled"}, "the champion's"))
-=======
-        if name == "shuffled_english" and best.recipe.needs == PARALLEL:
-            found.append(_variant(session, name, best, {ENGLISH: "shuffled"}, "the champion's"))
->>>>>>> main
         if name == "tft_equal_flops":
             tft = next(plan for plan in plans if plan.name == "tft")
             ratio = _flops(session, best) / max(1.0, _flops(session, tft))
