@@ -55,6 +55,7 @@ class Job:
         background: checkpoints are written beside the steps.
         checkpoint_seconds: longest time between two checkpoints.
         known: fraction of its newest report that the study holds; see ``training.loop.Run``.
+        kept: folder or URL of what all runs of a study share; see there.
     """
 
     trial: int
@@ -72,6 +73,7 @@ class Job:
     background: bool = False
     checkpoint_seconds: float = 300.0
     known: float | None = None
+    kept: str | None = None
 
     def knowing(self, fractions: Iterable[float]) -> "Job":
         """The job as it is given out again, once reports at these fractions have arrived."""

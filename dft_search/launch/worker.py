@@ -114,6 +114,7 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
         background=job.background,
         micro_batch_rows=job.micro_batch_rows,
         known=job.known,
+        kept=job.kept,
     )
     with SlotReporter(slot, number, job, recipe, session) as reporter:
         if job.untrained:

@@ -34,7 +34,8 @@ class Objective(Options):
     Attributes:
         method: ``dft`` (generation + conversion + thinking), ``tft`` (generation in the target language),
             ``sft`` (generation in English), ``lm`` (plain text) or ``mid_align`` (generation in the target language +
-            alignment), or a method of an installed package, which may bring sections of its own.
+            alignment), ``sdrrl`` (generation on rows that are made of the parallel ones), or a method of an installed
+            package, which may bring sections of its own.
         reading: how a logits supervision reads English tokens (``readings.py``).
         inner_norm: the final norm goes over inner states before the head.
         conversion: supervision at layer i.
@@ -66,6 +67,11 @@ class Objective(Options):
     def generates(self) -> str:
         """What the generation term predicts: ``target``, ``english`` or ``text``."""
         return self._method.generates
+
+    @property
+    def makes_rows(self) -> bool:
+        """Whether the rows to train on are made of parallel ones."""
+        return self._method.makes_rows
 
     @property
     def contrasts_rows(self) -> bool:

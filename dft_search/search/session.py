@@ -107,6 +107,7 @@ class StudySession:
                 parts,
                 untrained=untrained,
                 known=record.fraction,
+                kept=self.folder.kept(self.options.storage),
             )
 
     def _open_run(self, record: TrialRecord, recipe: Recipe, parts: list[Any], untrained: bool) -> None:

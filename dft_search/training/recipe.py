@@ -17,7 +17,7 @@ from dft_search.config import (
     is_portable,
     load_document,
 )
-from dft_search.data.needs import PARALLEL, RowNeeds
+from dft_search.data.needs import MADE, PARALLEL, RowNeeds
 from dft_search.data.options import DataOptions, anchor_files
 from dft_search.evaluation.options import ScoringOptions, TaskChoice
 from dft_search.models.loading import layer_count
@@ -51,8 +51,8 @@ class Recipe(Options):
 
     @property
     def needs(self) -> RowNeeds:
-        """What it reads of a row."""
-        return self.objective.needs
+        """What it reads of a row of its files."""
+        return MADE if self.objective.makes_rows else self.objective.needs
 
     def canonical(self) -> dict[str, Any]:
         """What a run of this recipe really uses; two recipes that differ elsewhere are the same recipe."""
@@ -62,7 +62,9 @@ class Recipe(Options):
 
     def written(self) -> dict[str, Any]:
         """All of it as a file holds it, with defaults, for readers who may not have the same plug-ins."""
-        exclude = {"objective": self.objective.unread}
+        exclude: dict[str, Any] = {"objective": self.objective.unread}
+        if not self.needs.made:  # long, and of no meaning for other methods
+            exclude["data"] = {"train": {"transfer"}}
         return self.model_dump(mode="json", by_alias=True, exclude=exclude)
 
     @property

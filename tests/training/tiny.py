@@ -89,6 +89,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "conversion": {"supervision": "feature", "layer": 1},
         "thinking": {"supervision": "feature", "layer": 2},
     },
+    "sdrrl": {"method": "sdrrl"},
     "mid_align": {"method": "mid_align", "alignment": {"layer": 2}},
     "joint": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "joint"}},
     "by_step": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "optimizer_step"}},
@@ -180,12 +181,13 @@ def train(
     device: torch.device = CPU,
     background: bool = False,
     known: float | None = None,
+    kept: str | None = None,
 ) -> Trained:
     """Run ``recipe`` on the ranks of this process's group and gather its weights."""
     session = Session.from_environment(device)
     workspace = workspace or Workspace()
     memory = memory or Memory()
-    run = Run("tiny", seed, str(folder), list(rungs), background=background, known=known)
+    run = Run("tiny", seed, str(folder), list(rungs), background=background, known=known, kept=kept)
     end = run_training(recipe, run, memory, session, workspace)
     parameters = dict(workspace.latest.model.named_parameters())
     whole = {name: gather(parameter) for name, parameter in parameters.items()}
