@@ -51,16 +51,18 @@ def _shown(result: Comparison, adjusted: float) -> dict[str, Any]:
 
 
 def entry_title(contest: Mapping[str, Any] | None, name: str, label: str) -> str | None:
-    """How an entry of a contest is called: ``mid-align``, ``layer 3``, of several keys by its recipe (``label``). None
-    for arms that have a name of their own."""
+    """How an entry of a contest is called: ``mid-align``, ``layer 3``, of several keys of the objective by its
+    recipe (``label``). None for arms that have a name of their own."""
     if contest is None or name not in contest["entries"] or name in ARM_LABELS:
         return None
-    if len(contest["keys"]) > 1:
+    keys, values = contest["keys"], contest["entries"][name]
+    if len(keys) > 1 and all(key.startswith("objective.") for key in keys):
         return label
-    ((key, value),) = contest["entries"][name].items()
-    if key == "objective.method":
-        return method_label(str(value))
-    return f"{key.rpartition('.')[2]} {setting(value)}"
+    return ", ".join(_told(key, value) for key, value in values.items())
+
+
+def _told(key: str, value: Any) -> str:
+    return method_label(str(value)) if key == "objective.method" else f"{key.rpartition('.')[2]} {setting(value)}"
 
 
 def winner_of(
