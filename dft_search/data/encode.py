@@ -130,6 +130,11 @@ def encode_row(
     return _fitted(encoded, max_length, crossed)[0]
 
 
+def encode_prompt(instruction: str, given: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The tokens of a prompt, as in the rows."""
+    return [*_special_tokens(tokenizer).first, *_ids(tokenizer, [render_prompt(instruction, given).text])[0]]
+
+
 def has_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether the tokenizer puts a token of its own before a text."""
     return bool(_special_tokens(tokenizer).first)

@@ -19,6 +19,7 @@ class Method:
         reads: the sections of the objective that may add a term to it, in the order of their terms.
         always: those of them that do, whatever their supervision says.
         sections: by name, options of sections that the method brings along (a plug-in's own).
+        makes_rows: what it trains on is made of parallel rows (the ``transfer`` section of the data).
         reduces_to: by the sections that are on, the name of the method that it then is, so that one loss has one name.
     """
 
@@ -28,6 +29,7 @@ class Method:
     reads: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
     sections: Mapping[str, type[TermOptions]] = field(default_factory=dict)
+    makes_rows: bool = False
     reduces_to: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
     @property
@@ -61,4 +63,9 @@ CLO = Method(
     "answers in the target language, and a preference for answers in the language of the prompt",
     reads=("preference", "retention"),
     always=("preference",),
+)
+SDRRL = Method(
+    "SDRRL",
+    "answers that a teacher wrote, in pairings of languages, code-switched questions, translations and completions",
+    makes_rows=True,
 )

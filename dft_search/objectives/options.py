@@ -37,9 +37,9 @@ class Objective(Options):
     Attributes:
         method: ``dft`` (generation + conversion + thinking), ``tft`` (generation in the target language),
             ``sft`` (generation in English), ``lm`` (plain text), ``mid_align`` (generation in the target language +
-            alignment), ``clo`` (generation in the target language + preference), or a method of an installed package,
-            which may bring sections of its own.
-        generation: languages of generation, and its mean; ``sft`` and ``lm`` say themselves what they read.
+            alignment), ``clo`` (generation in the target language + preference), ``sdrrl`` (generation on rows that are
+            made of the parallel ones), or a method of an installed package, which may bring sections of its own.
+        generation: languages of generation, and its mean; ``sft``, ``lm`` and ``sdrrl`` say themselves what they read.
         reading: how a logits supervision reads English tokens (``readings.py``).
         inner_norm: the final norm goes over inner states before the head.
         conversion: supervision at layer i.
@@ -80,7 +80,7 @@ class Objective(Options):
     @property
     def _chooses(self) -> bool:
         """Whether the method has a choice of languages."""
-        return self._method.generates == "target"
+        return self._method.generates == "target" and not self.makes_rows
 
     @property
     def generation_names(self) -> tuple[str, ...]:
@@ -91,6 +91,11 @@ class Objective(Options):
     def crosses_answers(self) -> bool:
         """Whether the target answer is read after the English prompt too."""
         return any(options.crosses_answers for options in self.supervisions.values())
+
+    @property
+    def makes_rows(self) -> bool:
+        """Whether the rows to train on are made of parallel ones."""
+        return self._method.makes_rows
 
     @property
     def contrasts_rows(self) -> bool:

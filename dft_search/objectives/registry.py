@@ -19,6 +19,7 @@ BUILT_IN = {
     "lm": methods.LM,
     "mid_align": methods.MID_ALIGN,
     "clo": methods.CLO,
+    "sdrrl": methods.SDRRL,
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dft_search.config import Problem, RequestError, expand_path
+from dft_search.config import Interrupted, Problem, RequestError, expand_path
 from dft_search.data.encode import Encoded
 from dft_search.training import base, checkpoints
 from dft_search.training.micro import OutOfMemory, is_out_of_memory, micro_batch_rows
@@ -20,6 +20,7 @@ from dft_search.training.schedule import rung_steps, total_steps
 from dft_search.training.seeds import derive
 from dft_search.training.session import Session
 from dft_search.training.step import Diverged, Prepared, Stepper
+from dft_search.training.teacher import Teacher
 from dft_search.training.workspace import Built, Workspace
 
 __all__ = ["Diverged", "Run", "RunEnd", "run_training", "score_untrained"]
@@ -38,8 +39,8 @@ class Run:
         background: write checkpoints beside the steps, from a copy in main memory.
         steps_limit: stop after so many steps, unscored and without a checkpoint (replays).
         micro_batch_rows: rows of a micro-batch in place of what the recipe says or leaves to choice.
-        kept: folder or URL of what is computed once and read by all runs of a study (``reference.py``); by default a
-            folder of the run's own.
+        kept: folder or URL of what is computed once and read by all runs of a study (``reference.py``, ``teacher.py``);
+            by default a folder of the run's own.
         known: fraction of the newest report that the caller holds, 0 for none. A checkpoint that has told more is of no
             use to it, since a report is told once: the run begins anew. None: any checkpoint is gone on from.
     """
@@ -75,9 +76,14 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
     """
     if not session.same(derive(recipe.hash, run.seed)):
         raise RequestError(Problem(f"the ranks of run '{run.name}' were given different recipes or seeds"))
-    data = workspace.encoded(recipe)
-    built = workspace.build(recipe, session, run.seed)
     place = run.kept or join(run.folder, "kept")
+    try:
+        teacher = Teacher(recipe, workspace, session, reporter, place=place, folder=run.folder)
+        answers = teacher.answers() if recipe.needs.made else None
+    except Interrupted:
+        return RunEnd("interrupted", 0, 0.0)
+    data = workspace.encoded(recipe, answers)
+    built = workspace.build(recipe, session, run.seed)
     reference = workspace.reference(recipe, place, data, base_fingerprint(recipe, built), session)
     return _Progress(recipe, run, reporter, session, data, built, reference).go()
 

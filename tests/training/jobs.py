@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from dft_search.config import InfrastructureError, RequestError
 from dft_search.evaluation.scores import Scores
 from dft_search.models.live import LiveModel
-from dft_search.training import kept, reference
+from dft_search.training import kept, reference, teacher
 from dft_search.training.export import save_pretrained
 from dft_search.training.kept import Kept, make_once
 from dft_search.training.loop import Diverged
@@ -143,6 +143,12 @@ def keep_apart(one: Kept) -> str:
     except InfrastructureError as error:
         return str(error)
     raise AssertionError("nobody missed anything")
+
+
+def train_with_parts(part: int, recipe: Recipe, folder: Path, kept_place: Path) -> Trained:
+    """Train a recipe that makes its rows, with ``part`` questions in a part of its teacher's answers."""
+    teacher.PART = part
+    return train(recipe, folder, kept=kept_place)
 
 
 KEPT_ROWS = 5

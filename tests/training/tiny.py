@@ -89,6 +89,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "conversion": {"supervision": "feature", "layer": 1},
         "thinking": {"supervision": "feature", "layer": 2},
     },
+    "sdrrl": {"method": "sdrrl"},
     "mid_align": {"method": "mid_align", "alignment": {"layer": 2}},
     "joint": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "joint"}},
     "by_step": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "optimizer_step"}},
