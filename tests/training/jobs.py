@@ -151,7 +151,7 @@ def train_with_parts(part: int, recipe: Recipe, folder: Path, kept_place: Path) 
     return train(recipe, folder, kept=kept_place)
 
 
-KEPT_ROWS = 5
+KEPT_ROWS = 6  # a multiple of the passes
 
 
 def read_base(recipe: Recipe, place: Path, workspace: Workspace | None = None, parts: int | None = None) -> Reference:

@@ -1,5 +1,6 @@
 """What the untrained base says: computed once a study, alike on any number of ranks, checked, used by every run."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from dft_search.training import kept, reference
 from dft_search.training.places import names
 from dft_search.training.reference import Reference
+from dft_search.training.replay import replay
 from dft_search.training.session import Session
 from dft_search.training.workspace import Workspace
 from tests.training.jobs import KEPT_ROWS, read_base, train_all
@@ -139,6 +141,20 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(world: Path, tmp_path: Path)
     assert same(ended.weights, whole.weights)
     cold = train(recipe, tmp_path / "cold", kept=tmp_path / "other", rungs=(0.5,))
     assert same(cold.weights, whole.weights) and cold.memory.losses == whole.memory.losses
+
+
+@pytest.mark.parametrize("objective", ["clo", "retained"])
+def test_a_replay_asks_for_its_own_rows_alone(objective: str, world: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(world, objective, batch_rows=4)
+    whole = train(recipe, tmp_path, kept=tmp_path / "kept").memory.losses
+    workspace = Workspace()
+    records = replay(recipe, 5, 2, ALONE, workspace)
+    assert [
+        {name: record.metrics[name] for name in step} for record, step in zip(records, whole, strict=False)
+    ] == whole[:2]
+    [found] = workspace._reference.values()
+    assert found is not None and found.places is not None and 8 <= len(found.places) < ROWS
+    assert not list(Path(tempfile.gettempdir()).glob("dft-search-replay-*"))
 
 
 def test_a_warm_process_trains_as_a_cold_one(world: Path, tmp_path: Path) -> None:
