@@ -7,7 +7,16 @@ from dft_search.objectives.terms import TokenRead, TokenTerm
 
 
 def generation_term(language: Language, num_layers: int) -> TokenTerm:
-    """- log P(answer | prompt), both in ``language``, all layers."""
+    """- log P(answer | prompt), both in ``language``, all layers.
+
+    Paper: DFT eq 1 (SFT)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: mean over all tokens of the batch
+    Paper: DFT eq 2 (TFT)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: mean over all tokens of the batch
+    Open: the paper writes a sum over rows; a mean over tokens is what its base code computes
+    """
 
     def read(row: EncodedRow, has_bos: bool) -> TokenRead:
         return after_prompt(row, f"{language}_prompt", f"{language}_answer")

@@ -1,4 +1,4 @@
-"""Studies over several methods: each counted as what it is, in tables, maps and lines; the paper's numbers beside ours."""
+"""Studies over several methods: each is what it is in tables, maps and lines; the paper's numbers beside ours."""
 
 import csv
 import json
