@@ -61,9 +61,9 @@ def index_markdown(entries: list[Entry]) -> str:
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
     return (
         "# Where the papers' equations are\n\n"
-        f"Made from docstrings by `{COMMAND} --write`. The papers: DFT, arXiv 2503.01275; mid-align, arXiv 2502.14830; "
-        "CLO, arXiv 2505.14297; SDRRL, arXiv 2402.12204. Where a paper leaves something open, the last column names the "
-        "readings; a number that rests on one is that of a re-implementation.\n\n" + table + "\n"
+        f"Made from docstrings by `{COMMAND} --write`. The papers: DFT, arXiv 2503.01275; mid-align, arXiv "
+        "2502.14830; CLO, arXiv 2505.14297; SDRRL, arXiv 2402.12204. Where a paper leaves something open, the last "
+        "column names the readings; a number that rests on one is that of a re-implementation.\n\n" + table + "\n"
     )
 
 
