@@ -52,7 +52,7 @@ def test_the_leaderboard_names_methods(report: dict[str, Any], folder: Path) -> 
     assert rows[4]["layers"] == {"conversion": 2, "thinking": 4, "alignment": 3}
     assert rows[2]["unused"] == ["objective.conversion.layer", "objective.thinking.layer"] and rows[3]["unused"] == []
     page = (folder / "report.html").read_text()
-    assert page.count("<td>mid-align</td>") == 3 and page.count("<td>DFT</td>") == 2
+    assert page.count('<td class="end">mid-align</td>') == 3 and page.count('<td class="end">DFT</td>') == 2
     assert "<dt>mid-align</dt>" in page.split('id="words"')[1]
 
 
