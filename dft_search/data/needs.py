@@ -12,14 +12,17 @@ class RowNeeds:
     Attributes:
         sides: ``en``, ``tgt`` or both, in this order: instruction and output of these.
         text: rows are plain text; where a file has none, English prompt and answer stand for it.
+        made: the rows to train on are made of these (``data/transfer.py``).
     """
 
     sides: tuple[str, ...]
     text: bool = False
+    made: bool = False
 
     def __or__(self, other: "RowNeeds") -> "RowNeeds":
         """What fulfils both."""
-        return RowNeeds(tuple(side for side in BOTH if side in self.sides + other.sides), self.text or other.text)
+        sides = tuple(side for side in BOTH if side in self.sides + other.sides)
+        return RowNeeds(sides, self.text or other.text, self.made or other.made)
 
     def __str__(self) -> str:
         """In words."""
@@ -30,3 +33,4 @@ class RowNeeds:
 
 ENGLISH, TARGET, PARALLEL = RowNeeds(("en",)), RowNeeds(("tgt",)), RowNeeds(BOTH)
 TEXT = RowNeeds(("en",), text=True)
+MADE = RowNeeds(BOTH, made=True)

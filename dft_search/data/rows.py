@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from dft_search.config import Problem, RequestError, expand_path
@@ -16,6 +16,7 @@ from dft_search.data.needs import BOTH, PARALLEL, RowNeeds
 from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_hub_name, source_name
 from dft_search.data.reader import KEY, Reader
 from dft_search.data.row import Row
+from dft_search.data.subset import nested_subset
 from dft_search.data.template import render_prompt
 
 
@@ -27,11 +28,13 @@ class Rows:
         rows: the rows.
         dropped: reason -> number of rows that cannot be used, such as ``empty_tgt_output`` or ``no_en_row``.
         fingerprint: 16 hex digits over content and order of the rows.
+        made: what they were made of: kind -> rows, and whose answers they have; empty where they are as in the files.
     """
 
     rows: list[Row]
     dropped: dict[str, int]
     fingerprint: str
+    made: dict[str, int] = field(default_factory=dict)
 
 
 def read_rows(options: TrainOptions, *, needs: RowNeeds) -> Rows:
@@ -43,7 +46,8 @@ def read_rows(options: TrainOptions, *, needs: RowNeeds) -> Rows:
     ``null`` counts as empty.
 
     With ``english: shuffled`` (both sides needed) and ``english_rows`` (the target side alone) they are changed as
-    ``data/controls.py`` says, with a ``mixture`` as ``data/mixture.py`` does.
+    ``data/controls.py`` says, with a ``mixture`` as ``data/mixture.py`` does. With ``rows`` a part of them is left.
+    Where a method makes its rows, these are what it makes them of.
 
     Args:
         options: files and columns.
@@ -74,6 +78,8 @@ def read_rows(options: TrainOptions, *, needs: RowNeeds) -> Rows:
         rows = mix_rows(dict(zip(names, sources, strict=True)), options.mixture)
     elif "english" in used:
         rows = [row for source in sources for row in source]
+    if options.rows is not None:
+        rows = nested_subset(rows, options.rows)
     if "english_rows" in used:
         rows = add_english_rows(rows)
     return Rows(rows, dict(dropped), fingerprint(rows))
@@ -101,7 +107,7 @@ def fingerprint(rows: Iterable[Row]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         for value in astuple(row):
-            data = b"" if value is None else value.encode("utf-8")
+            data = b"" if value is None else str(value).encode("utf-8")
             digest.update(b"%d:" % (-1 if value is None else len(data)) + data)
     return digest.hexdigest()[:16]
 

@@ -19,6 +19,7 @@ class Method:
         reads: the sections of the objective that may add a term to it, in the order of their terms.
         always: those of them that do, whatever their supervision says.
         sections: by name, options of sections that the method brings along (a plug-in's own).
+        makes_rows: what it trains on is made of parallel rows (the ``transfer`` section of the data).
         reduces_to: by the sections that are on, the name of the method that it then is, so that one loss has one name.
     """
 
@@ -28,6 +29,7 @@ class Method:
     reads: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
     sections: Mapping[str, type[TermOptions]] = field(default_factory=dict)
+    makes_rows: bool = False
     reduces_to: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
     @property
@@ -39,15 +41,31 @@ class Method:
 DFT = Method(
     "DFT",
     "answers in the target language, with the inner supervisions that are on",
-    reads=("conversion", "thinking", "alignment"),
-    reduces_to={(): "tft", ("alignment",): "mid_align"},
+    reads=("conversion", "thinking", "alignment", "retention"),
+    reduces_to={
+        (): "tft",
+        ("retention",): "tft",
+        ("alignment",): "mid_align",
+        ("alignment", "retention"): "mid_align",
+    },
 )
-TFT = Method("TFT", "answers in the target language")
+TFT = Method("TFT", "answers in the target language", reads=("retention",))
 SFT = Method("SFT", "answers in English", generates="english")
 LM = Method("language modelling", "plain text", generates="text")
 MID_ALIGN = Method(
     "mid-align",
     "answers in the target language, with queries of both languages aligned at a middle layer",
-    reads=("alignment",),
+    reads=("alignment", "retention"),
     always=("alignment",),
+)
+CLO = Method(
+    "CLO",
+    "answers in the target language, and a preference for answers in the language of the prompt",
+    reads=("preference", "retention"),
+    always=("preference",),
+)
+SDRRL = Method(
+    "SDRRL",
+    "answers that a teacher wrote, in pairings of languages, code-switched questions, translations and completions",
+    makes_rows=True,
 )

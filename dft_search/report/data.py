@@ -7,6 +7,7 @@ from typing import Any
 from dft_search.objectives.layers import paper_layers
 from dft_search.report.collect import ScoreView, StudyView, TrialView
 from dft_search.report.cost import cost_entries, cost_summary, device_kind, slot_seconds
+from dft_search.report.depth import depth_section
 from dft_search.report.importance import parameter_importance
 from dft_search.report.limits import near_chance, unconcluded
 from dft_search.report.paper import paper_numbers
@@ -47,6 +48,8 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "layer_map": _layer_map(view),
         "term_layers": term_layers(view, labels),
         "entropy": _entropy(view),
+        "depth": depth_section(view),
+        "contest": (confirmation or {}).get("contest"),
         "pareto": pareto_section(view, labels),
         "study": _study(view, scale),
         "curves": _curves(view, labels),

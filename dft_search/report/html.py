@@ -18,6 +18,7 @@ def render_page(report: Mapping[str, Any]) -> str:
     """The page. Every number on it is one of the report's, rounded."""
     contents = [
         section("test", "On test", sections.on_test(report)),
+        *([section("depth", "Is it the depth?", sections.depth(report))] if report["depth"] else []),
         section("limits", "What could not be concluded", sections.limits(report)),
         section("supervision", "Supervision and tasks", supervision_html(report)),
         *([section("paper", "Beside the paper", paper_html(report))] if report["paper"] else []),

@@ -9,6 +9,7 @@ from dft_search.report.evidence import evidence
 from dft_search.report.figures.arms import arm_title, arms_on_test, leads_on_test
 from dft_search.report.figures.bars import cost_bars, importance_bars
 from dft_search.report.figures.curves import dev_curves, highlighted, term_curves
+from dft_search.report.figures.depth import depth_figure
 from dft_search.report.figures.layers import layer_map
 from dft_search.report.figures.parallel import parallel_coordinates
 from dft_search.report.figures.pareto import pareto_front
@@ -27,6 +28,7 @@ def all_figures(report: Mapping[str, Any]) -> list[Figure]:
     made = [
         arms_on_test(report),
         leads_on_test(report),
+        depth_figure(report),
         pareto_front(report),
         layer_map(report),
         smooth_map(report),
@@ -65,6 +67,11 @@ def on_test(report: Mapping[str, Any]) -> str:
         )
     told = (f"<div><dt>{escape(what)}</dt><dd>{prose(said)}</dd></div>" for what, said in evidence(report))
     return f'{lines}<dl class="record">{"".join(told)}</dl>{arm_costs(report)}'
+
+
+def depth(report: Mapping[str, Any]) -> str:
+    """Thinking by layer, as confirmed."""
+    return figures_html([depth_figure(report)], "Too few layers of thinking were confirmed.")
 
 
 def limits(report: Mapping[str, Any]) -> str:
@@ -141,6 +148,7 @@ WORDS = {
     "thinking or both (deep supervision fine-tuning)",
     "dev, test": "dev questions guided the search and the choice; test questions were read once, at the end",
     "arm": "a recipe that was run again with fresh seeds beside the best ones, to be compared with them",
+    "placebo": "a recipe whose rows have the English of other rows: as much English, with nothing to learn from it",
     "champion": "the recipe that was chosen on dev after it had been run again with fresh seeds",
     "rung": "a share of its rows after which a trial is scored and may be stopped early (pruned)",
     "slot": "the processes and devices that train one trial at a time",
