@@ -26,6 +26,11 @@ class GenerationOptions(Options):
         languages: whose answers are predicted after prompts of the same language: ``target``, ``english``, or both. The
             English part is a term of its own (``generation_english``), with its own mean.
         reduction: the mean over all tokens, or the mean over rows of each answer's sum (``sum``).
+
+    Paper: CLO, NLL on the target language alone or on both
+    Test: tests/objectives/test_preference.py::test_every_option
+    Default: the target language, mean over tokens
+    Open: the reduction (`reduction`)
     """
 
     languages: Annotated[list[Language], Field(min_length=1), AfterValidator(_distinct)] = ["target"]
