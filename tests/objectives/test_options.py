@@ -9,6 +9,7 @@ from dft_search.config import RequestError, build, parse_document
 from dft_search.objectives.check import check_objective
 from dft_search.objectives.layers import paper_layers
 from dft_search.objectives.options import Objective
+from dft_search.objectives.registry import BUILT_IN
 
 NONE = {"supervision": "none"}
 FEATURE = {"supervision": "feature"}
@@ -132,7 +133,7 @@ def test_options_that_are_read_count(a: dict[str, Any], b: dict[str, Any]) -> No
 BAD: list[tuple[str, str]] = [
     (
         "method: dfd",
-        "objective.method: 'dfd' is not allowed (expected one of dft, tft, sft, lm, mid_align; did you mean 'dft'?)",
+        f"objective.method: 'dfd' is not allowed (expected one of {', '.join(BUILT_IN)}; did you mean 'dft'?)",
     ),
     ("readings: aligned", "objective.readings: unknown key (did you mean 'reading'?)"),
     ("conversion: {layer: 0}", "at least 1"),
