@@ -66,7 +66,7 @@ def _known(name: str, expected: str | None, found: str | None, what: str) -> Che
 
 
 def _versions(bundle: Bundle) -> list[Check]:
-    installed = facts.versions()
+    installed = facts.versions(bundle.recipe.method)
     return [
         _check(
             f"version {name}",
