@@ -128,14 +128,20 @@ def anchor_files(options: TrainOptions, base: Path) -> TrainOptions:
 
 
 def with_transfer_paths(options: TransferOptions, change: Callable[[str], str]) -> TransferOptions:
-    """The options with ``change`` applied to each path in them; a teacher that is a hub name is none."""
+    """The options with ``change`` applied to each path in them; a model that is a hub name is none."""
+
+    def is_place(model: str) -> bool:
+        return is_portable(model) or model.startswith((".", "~", "/"))
+
     changes: dict[str, Any] = {}
-    if options.teacher not in TEACHERS and (
-        is_portable(options.teacher) or options.teacher.startswith((".", "~", "/"))
-    ):
+    if options.teacher not in TEACHERS and is_place(options.teacher):
         changes["teacher"] = change(options.teacher)
-    if options.answers_target != ALIGNED:
-        changes["answers_target"] = change(options.answers_target)
+    if options.translator is not None:
+        if is_place(options.translator.translator):
+            moved = {"translator": change(options.translator.translator)}
+            changes["answers_target"] = options.translator.model_copy(update=moved)
+    elif options.answers_target != ALIGNED:
+        changes["answers_target"] = change(str(options.answers_target))
     if options.codeswitch.lexicon != ALIGNER:
         switched = {"lexicon": change(options.codeswitch.lexicon)}
         changes["codeswitch"] = options.codeswitch.model_copy(update=switched)

@@ -126,7 +126,8 @@ def test_options_that_are_read_count(a: dict[str, Any], b: dict[str, Any]) -> No
 BAD: list[tuple[str, str]] = [
     (
         "method: dfd",
-        "objective.method: 'dfd' is not allowed (expected one of dft, tft, sft, lm, mid_align; did you mean 'dft'?)",
+        "objective.method: 'dfd' is not allowed (expected one of dft, tft, sft, lm, mid_align, clo, sdrrl; "
+        "did you mean 'dft'?)",
     ),
     ("readings: aligned", "objective.readings: unknown key (did you mean 'reading'?)"),
     ("conversion: {layer: 0}", "at least 1"),
