@@ -27,7 +27,7 @@ from dft_search.synthesis.translator import Translator, TranslatorOptions
 from dft_search.training import base
 from dft_search.training.kept import Kept, make_once
 from dft_search.training.options import Length, OptimizerOptions
-from dft_search.training.places import is_remote, join, names, upload
+from dft_search.training.places import is_remote, join, names, remove, upload
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Reporter, SilentReporter
 from dft_search.training.seeds import derive
@@ -56,8 +56,9 @@ class Teacher:
         self, recipe: Recipe, workspace: Workspace, session: Session, reporter: Reporter, *, place: str, folder: str
     ):
         self.recipe, self.workspace, self.session, self.reporter = recipe, workspace, session, reporter
-        self.place, self.folder = place, folder
+        self.place = place
         self.options: TransferOptions = recipe.data.train.transfer
+        self._school = join(folder, "teacher")  # checkpoints of the teacher's own training
         self._live: LiveModel | None = None
 
     def answers(self) -> dict[Question, Answer]:
@@ -80,6 +81,8 @@ class Teacher:
             return None if number is None else json.dumps(found, ensure_ascii=False).encode()
 
         contents = make_once(kept, self.session, make, json.loads)
+        if self.session.rank == 0:
+            remove(self._school)  # large, and no run needs it any more
         answers = [Answer(text, ended) for part in contents for text, ended in part]
         together(self.session, lambda: self._note(kept, answers))
         if self.options.translator is not None:
@@ -179,7 +182,7 @@ class Teacher:
 
         recipe, seed = self._recipe(), derive("teacher")
         if self.options.teacher == "sft":
-            run = Run("teacher", seed, join(self.folder, "teacher"), rungs=[])
+            run = Run("teacher", seed, self._school, rungs=[])
             end = run_training(recipe, run, _Stoppable(self.reporter), self.session, self.workspace)
             if end.outcome == "interrupted":
                 raise Interrupted("stopped while the teacher was trained")

@@ -133,6 +133,7 @@ def test_a_stop_keeps_what_is_there(before: int, world: Path, tmp_path: Path, as
     assert ended.end.outcome == "completed" and sum(asked) == ROWS
     whole = train(recipe, tmp_path / "whole", kept=tmp_path / "kept2")
     assert files(tmp_path / "kept") == files(tmp_path / "kept2")
+    assert not (tmp_path / "run" / "teacher").exists()  # its checkpoints
     assert ended.memory.losses == whole.memory.losses
 
 
