@@ -89,7 +89,7 @@ class TeacherTraining(Options):
 class TransferOptions(Options):
     """The transfer set of ``sdrrl``. Only the teacher's answers cost computation; the rest is made anew each time.
 
-    Paper: Zhang et al. 2024 (arXiv 2402.12204). Its shares, rates and tool for code-switching are not known to us:
+    The paper is that of Zhang et al. 2024 (arXiv 2402.12204). Its shares, rates and tool for code-switching are not known to us:
     these are the defaults of a re-implementation.
 
     Attributes:

@@ -35,6 +35,7 @@ from dft_search.training.recipe import Recipe, check_recipe
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
 ENTROPY = "entropy"
 MAX_GRID = 10_000
+MAX_EACH = 128  # recipes that one confirmation compares
 PERFORMANCE = ("perf/memory_gb", "perf/tokens_per_s")  # of rank 0: peak over the trial, mean over its steps
 
 
@@ -69,7 +70,7 @@ class Definition:
     @property
     def warnings(self) -> list[str]:
         """What is allowed, but probably not meant, or not known yet; each a sentence."""
-        said = sampler_warnings(self.options, self.space)
+        said = sampler_warnings(self.options, self.space, self.fixed)
         if ENTROPY in self.options.first_points and self.proposed is None:
             said.append("first point entropy: its layers are found when the study starts, from the model's weights")
         return said
@@ -245,6 +246,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | N
     definition.first_points()
     _check_corners(definition)
     _check_grid(definition)
+    _check_each(definition)
     return definition
 
 
@@ -363,6 +365,25 @@ def _check_grid(definition: Definition) -> None:
     if points > MAX_GRID:
         hint = f"at most {MAX_GRID} points, or another sampler"
         raise RequestError(definition.document.problem(f"the grid has {points} points", ("space",), expected=hint))
+
+
+def _check_each(definition: Definition) -> None:
+    """``confirm.each`` names parameters of the space that have a few values together. Raises RequestError."""
+    keys, place = definition.options.confirm.contested, ("study", "confirm", "each")
+    for key in keys:
+        parameter = definition.space.by_key.get(key)
+        if parameter is None:
+            near = nearest(key, definition.space.by_key)
+            raise RequestError(definition.document.problem(f"'{key}' is not in the space", place, nearest=near))
+        try:
+            parameter.values()
+        except RequestError:
+            message = f"'{key}' has endlessly many values"
+            raise RequestError(definition.document.problem(message, place, expected="a choice or an int")) from None
+    found = len(definition.space.combinations(keys))
+    if keys and not 2 <= found <= MAX_EACH:
+        hint = f"2 to {MAX_EACH}"
+        raise RequestError(definition.document.problem(f"{found} values to compare", place, expected=hint))
 
 
 def _flat(node: Any, prefix: str) -> Iterable[tuple[str, Value]]:

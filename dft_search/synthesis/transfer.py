@@ -69,9 +69,6 @@ def make_transfer(
 ) -> Transfer:
     """Make the transfer set. A pure function of its arguments and the files that the options name.
 
-    Paper: Zhang et al. 2024 (arXiv 2402.12204): self-distillation in four pairings of languages, code-switching,
-    translation and completion. Shares and rates are ours (``data/transfer.py``).
-
     Args:
         rows: parallel rows.
         options: which kinds, how many.
@@ -80,6 +77,12 @@ def make_transfer(
 
     Raises:
         RequestError: a file that the options name is wrong, or no row is left.
+
+    Paper: SDRRL, transfer set (Zhang et al. 2024): four pairings of languages, code-switching, translation, completion
+    Test: tests/synthesis/test_transfer.py::test_presets_select_kinds_in_their_shares;
+        tests/synthesis/test_transfer.py::test_pairings_hold_question_and_answer_of_their_languages
+    Default: preset `sdrrl_paper`
+    Open: shares and rates of all kinds are ours (`data.train.transfer`)
     """
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()

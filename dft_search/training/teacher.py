@@ -205,6 +205,11 @@ def answer(live: LiveModel, asked: Sequence[Question], new_tokens: int, max_leng
 
     A prompt of more than ``max_length`` tokens is not answered, since no row with it is trained on, nor one that leaves
     no room among the model's positions.
+
+    Paper: SDRRL, the model's own English answers (self-distillation)
+    Test: tests/training/test_teacher.py::test_a_run_learns_from_its_teacher
+    Default: greedy
+    Open: who answers, the base or the model tuned on English (`teacher`)
     """
     positions = getattr(causal_lm(live.model).config, "max_position_embeddings", None) or max_length + new_tokens
     new_tokens = min(new_tokens, positions // 2)

@@ -7,6 +7,7 @@ import pytest
 
 from dft_search.config import RequestError, build, parse_document
 from dft_search.objectives.check import check_objective
+from dft_search.objectives.layers import paper_layers
 from dft_search.objectives.options import Objective
 
 NONE = {"supervision": "none"}
@@ -73,6 +74,11 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_percentages_are_rounded_down_and_at_least_one(layer: Any, depth: int, expected: int) -> None:
     objective = Objective(conversion={"layer": layer}, thinking={"layer": layer}).resolved(depth)
     assert (objective.conversion.layer, objective.thinking.layer) == (expected, expected)
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(32, (2, 15)), (26, (2, 12)), (4, (1, 2)), (2, (1, 2))])
+def test_the_papers_layers_keep_their_share_of_depth(depth: int, expected: tuple[int, int]) -> None:
+    assert paper_layers(depth) == expected
 
 
 def test_term_names() -> None:

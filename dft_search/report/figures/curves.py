@@ -81,7 +81,7 @@ def highlighted(report: Mapping[str, Any]) -> dict[int, str]:
     chosen: dict[int, str] = {}
     if report["champion"] and report["champion"]["trial"] is not None:
         chosen[report["champion"]["trial"]] = "lead"
-    plain = next((row["trial"] for row in report["leaderboard"] if row["label"] == "plain TFT"), None)
+    plain = next((row["trial"] for row in report["leaderboard"] if row["plain"]), None)
     if plain is not None and plain not in chosen:
         chosen[plain] = "tft"
     return chosen
