@@ -89,8 +89,8 @@ class TeacherTraining(Options):
 class TransferOptions(Options):
     """The transfer set of ``sdrrl``. Only the teacher's answers cost computation; the rest is made anew each time.
 
-    The paper is that of Zhang et al. 2024 (arXiv 2402.12204). Its shares, rates and tool for code-switching are not known to us:
-    these are the defaults of a re-implementation.
+    Shares, rates and the tool for code-switching of the paper (Zhang et al. 2024, arXiv 2402.12204) are not known to
+    us: these are the defaults of a re-implementation.
 
     Attributes:
         preset: ``sdrrl_paper`` has all kinds; ``sdrrl_dft_baseline`` those that the DFT paper (arXiv 2503.01275) names

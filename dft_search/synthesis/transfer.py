@@ -121,7 +121,8 @@ def _pairs(
     for row in rows:
         own = _Pair(row, row.en_output, row.tgt_output, "", ALIGNED)
         if answers is None or not options.needs_answers:
-            pairs.append(own)
+            known = translated.get(row.id, "").strip()
+            pairs.append(replace(own, target=known, mt=mt) if known else own)
             continue
         answer = answers.get(question(row), Answer("", False))
         reason = unusable(answer)

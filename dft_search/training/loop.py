@@ -80,11 +80,13 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
     try:
         teacher = Teacher(recipe, workspace, session, reporter, place=place, folder=run.folder)
         answers = teacher.answers() if recipe.needs.made else None
+        data = workspace.encoded(recipe, answers)
+        built = workspace.build(recipe, session, run.seed)
+        reference = workspace.reference(
+            recipe, place, data, base_fingerprint(recipe, built), session, lambda: reporter.stop_requested(0)
+        )
     except Interrupted:
         return RunEnd("interrupted", 0, 0.0)
-    data = workspace.encoded(recipe, answers)
-    built = workspace.build(recipe, session, run.seed)
-    reference = workspace.reference(recipe, place, data, base_fingerprint(recipe, built), session)
     return _Progress(recipe, run, reporter, session, data, built, reference).go()
 
 

@@ -4,7 +4,7 @@ Rows are read in parts of fixed size and in passes of fixed size, so that a valu
 nor on who computes it. Where parts are kept, and how processes share the work, is ``kept.py``'s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from dft_search.config import Interrupted
 from dft_search.data.encode import Encoded
 from dft_search.models import structure
 from dft_search.models.live import LiveModel, Steps
@@ -55,6 +56,7 @@ def read_reference(
     data: Encoded,
     facts: Mapping[str, Any],
     session: Session,
+    stop: Callable[[], bool],
 ) -> Reference | None:
     """What the base says of ``data`` to the terms of ``objective``; None where no term asks. Collective.
 
@@ -66,8 +68,10 @@ def read_reference(
         data: all rows.
         facts: what identifies the base's weights and the type that it computes in.
         session: the ranks that share the model.
+        stop: whether to stop, as rank 0 has it; asked before each part.
 
     Raises:
+        Interrupted: it was to stop; the finished parts are kept.
         InfrastructureError: see ``make_once``.
     """
     terms = [term for term in module.terms if uses_base(term)]
@@ -77,7 +81,7 @@ def read_reference(
     tensors, ends = {}, {}
     for term in terms:
         about = {**facts, **asked_of(term), "rows": data.fingerprint, "layout": [LAYOUT, PART_ROWS, PASS_ROWS]}
-        maker = _Maker(term, objective, module, live, data, session)
+        maker = _Maker(term, objective, module, live, data, session, stop)
         found = make_once(Kept(place, KIND, about, parts), session, maker.make, load)
         ends[term.name] = torch.cat([part.pop("sizes") for part in found]).cumsum(0).tolist()
         tensors[term.name] = {name: torch.cat([part[name] for part in found]) for name in found[0]}
@@ -102,12 +106,15 @@ class _Maker:
         live: LiveModel,
         data: Encoded,
         session: Session,
+        stop: Callable[[], bool],
     ):
         self.term, self.objective, self.module, self.live = term, objective, module, live
-        self.data, self.session = data, session
+        self.data, self.session, self.stop = data, session, stop
 
     def make(self, number: int | None) -> bytes | None:
         """Part ``number``, or None. Collective."""
+        if self.session.agree(self.session.rank == 0 and self.stop()):
+            raise Interrupted("stopped while the untrained base was read; what it said so far is kept")
         numbers = range(0) if number is None else range(len(self.data))[number * PART_ROWS : (number + 1) * PART_ROWS]
         rows: list[dict[str, Tensor]] = []
         with self.live.in_step() as steps:

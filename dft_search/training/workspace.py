@@ -117,7 +117,13 @@ class Workspace:
         return built
 
     def reference(
-        self, recipe: Recipe, place: str, data: Encoded, fingerprint: str | None, session: Session
+        self,
+        recipe: Recipe,
+        place: str,
+        data: Encoded,
+        fingerprint: str | None,
+        session: Session,
+        stop: Callable[[], bool],
     ) -> Reference | None:
         """What the untrained base says of the rows to the recipe's terms, right after ``build``. Collective.
 
@@ -125,6 +131,10 @@ class Workspace:
             place: folder or URL of what a study keeps.
             data: the recipe's rows.
             fingerprint: of the base's weights.
+            stop: whether to stop, as rank 0 has it.
+
+        Raises:
+            Interrupted: it was to stop; the finished parts are kept.
         """
         built, terms = self.latest, recipe.objective.terms(self.latest.model.config.num_hidden_layers)
         asked = tuple(sorted(str(asked_of(term)) for term in terms if uses_base(term)))
@@ -133,7 +143,7 @@ class Workspace:
         key = (place, asked, data.fingerprint, str(facts))
 
         def read() -> Reference | None:
-            return read_reference(place, recipe.objective, built.module, built.live, data, facts, session)
+            return read_reference(place, recipe.objective, built.module, built.live, data, facts, session, stop)
 
         return _kept(self._reference, key, read, 1) if asked else None
 
