@@ -56,6 +56,8 @@ def test_paths_of_a_transfer_set_are_those_of_its_file(tmp_path: Path) -> None:
     assert options.parallel.target == "${LINES}/zh.txt"
     plain = recipe().anchored(tmp_path).data.train.transfer
     assert (plain.teacher, plain.codeswitch.lexicon, plain.answers_target) == ("sft", "aligner", "aligned")
+    (tmp_path / "models").mkdir()
+    assert recipe(transfer={"teacher": "models"}).anchored(tmp_path).data.train.transfer.teacher == f"{tmp_path}/models"
     hub = {"teacher": "org/teacher", "answers_target": {"translator": "org/translator"}}
     named = recipe(transfer=hub).anchored(tmp_path).data.train.transfer
     assert named.teacher == "org/teacher" and named.translator is not None
