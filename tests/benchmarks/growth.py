@@ -1,10 +1,10 @@
 """What grows with a study: `python -m tests.benchmarks.growth [--parts asks head record] [--trials 9900] [--json]`.
 
 * asks: one ask of the sampler, the size of Optuna's journal and the time to open it, by the number of trials in it.
-* head: memory (shared pages counted once) and CPU of the driver's node, with one slot and with more, while trials run on
-  another node; the difference, a slot.
-* record: reports a second that MLflow takes from one study and from several at once: SQLite, a server on SQLite, a server
-  on PostgreSQL (without fsync).
+* head: memory (shared pages counted once) and CPU of the driver's node, with one slot and with more, while trials run
+  on another node; the difference, a slot.
+* record: milliseconds that a report to MLflow takes from one study and from several at once: SQLite, a server on
+  SQLite, a server on PostgreSQL (without fsync).
 """
 
 import argparse
