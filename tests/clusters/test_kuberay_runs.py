@@ -1,4 +1,4 @@
-"""The manifests at work: what their pods would start runs as Ray nodes here, submitted, stopped and retried as by KubeRay.
+"""The manifests at work: what their pods would start runs as Ray nodes here, stopped and retried as by KubeRay.
 
 From the files come entry points, environment, rayStartParams, resources, token mode, and the hook of the head. Volumes
 are folders of the test, the tracking server is a file, and the head's dashboard stays on loopback.
