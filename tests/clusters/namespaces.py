@@ -89,7 +89,8 @@ def running_nodes(count: int = 2) -> Iterator[list[Node]]:
 
 def missing() -> str | None:
     """Why nodes cannot be made here, None where they can."""
-    for program, package in (("ip", "iproute2"), ("unshare", "util-linux"), ("nsenter", "util-linux")):
+    packages = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux"}
+    for program, package in packages.items():
         if shutil.which(program) is None:
             return f"needs {program} (Debian: apt-get install {package})"
     bridge = "ip link add dftprobe type bridge && ip link add dftveth type veth peer name dftpeer"
@@ -102,7 +103,8 @@ def missing() -> str | None:
 
 def _hold(name: str, hosts: Path) -> "subprocess.Popen[str]":
     """`unshare` with a node's first process as its child."""
-    command = ["unshare", "--net", "--uts", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
+    command = ["setpriv", "--pdeathsig", "KILL"]  # with whoever runs the tests
+    command += ["unshare", "--net", "--uts", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
     command += ["bash", "-c", _INIT, "init", name, str(hosts)]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert holder.stdout is not None and holder.stdout.readline() == "up\n", f"node {name} does not start"
