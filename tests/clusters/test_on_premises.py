@@ -64,8 +64,8 @@ def machine(node: Node, folder: Path) -> None:
     assert prepared.returncode == 0, prepared.stderr
     config = own / "sshd_config"
     config.write_text(CONFIG.format(folder=folder, root=ROOT))
-    log = (own / "sshd.log").open("w")
-    node.start(str(SSHD), "-D", "-e", "-f", str(config), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    with (own / "sshd.log").open("w") as log:
+        node.start(str(SSHD), "-D", "-e", "-f", str(config), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 
 def edited(folder: Path, head: Node, worker: Node) -> Path:
@@ -110,7 +110,7 @@ def test_a_search_over_two_machines_that_ray_up_started(nodes: list[Node], tmp_p
     environment = {**os.environ, "HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def ray(*words: str) -> str:
-        done = desk.run("ray", *words, cwd=ROOT, env=environment, timeout=250)
+        done = desk.run("ray", *words, cwd=ROOT, env=environment, timeout=400)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -118,19 +118,17 @@ def test_a_search_over_two_machines_that_ray_up_started(nodes: list[Node], tmp_p
     ray("up", "--yes", "--no-config-cache", str(file))
     cpus = os.cpu_count() or 1  # of each machine; so a slot of two workers needs both
     slots = {"workers": 2, "gpus_per_worker": 0, "cpus_per_worker": cpus, "max": 1}
-    study = write_world(
-        tmp_path / "world", budget={"trials": 1}, slots=slots, confirm={"top": 1, "seeds": 1, "arms": []}
-    )
+    confirm = {"top": 1, "seeds": 1, "arms": []}
+    study = write_world(tmp_path / "world", budget={"trials": 1}, slots=slots, confirm=confirm)
     said = ray("exec", str(file), f"dft-search submit {study} --address http://127.0.0.1:8265 --resume")
     assert "succeeded" in said, said
     trials = StudyFolder(tmp_path / "shared" / "dft-search" / "studies" / "tiny").read_trials()
     assert trials[0].outcome == "completed"
     assert (raylets(head), raylets(worker)) == (1, 1)
     for node in (head, worker):
-        assert (tmp_path / node.name / "home" / "dft-search-install" / "dist" / "wheel").exists()
-        assert (tmp_path / node.name / "home" / ".ray" / "auth_token").read_bytes() == (
-            home / ".ray/auth_token"
-        ).read_bytes()
+        there = tmp_path / node.name / "home"
+        assert (there / "dft-search-install" / "dist" / "wheel").exists()
+        assert (there / ".ray" / "auth_token").read_bytes() == (home / ".ray" / "auth_token").read_bytes()
     ray("down", "--yes", str(file))
     deadline = time.monotonic() + 60
     while raylets(head) or raylets(worker):
