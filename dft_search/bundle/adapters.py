@@ -13,12 +13,12 @@ from peft import LoraConfig, PeftConfig
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
+from dft_search.bundle.choice import choose
 from dft_search.bundle.facts import model_fingerprint
 from dft_search.bundle.kept import kept_weights
 from dft_search.bundle.merge_request import KEY
 from dft_search.bundle.sharded import checkpoint_here, checkpoint_tensors
 from dft_search.bundle.tensors import read_safetensors
-from dft_search.bundle.write import choose
 from dft_search.config import Problem, RequestError, expand_path, nearest
 from dft_search.models.options import ModelOptions
 from dft_search.report.collect import collect

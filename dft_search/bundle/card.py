@@ -8,6 +8,7 @@ from typing import Any
 from dft_search.bundle.portable import FILES
 from dft_search.bundle.read import Bundle, ScoreRecord, SpreadRecord
 from dft_search.config.paths import PACKAGE
+from dft_search.data.needs import TARGET
 from dft_search.report.wording import describe_recipe
 from dft_search.training.recipe import Recipe
 
@@ -65,7 +66,7 @@ def front_matter(bundle: Bundle, *, library: str) -> str:
     language = recipe.data.target_language.replace("_", "-").partition("-")[0].lower()
     told = {
         "base_model": base_name(recipe),
-        "language": [language] if recipe.method == "tft" or language == "en" else [language, "en"],
+        "language": [language] if recipe.needs == TARGET or language == "en" else [language, "en"],
         "library_name": library,
         "license": "unknown",
         "pipeline_tag": "text-generation",

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dft_search.bundle.write import Weights, choose, export
+from dft_search.bundle.choice import choose
+from dft_search.bundle.write import Weights, export
 from dft_search.config import Problem, RequestError
 from dft_search.report.collect import collect
 

@@ -196,12 +196,14 @@ class Bundle(Options):
     def rows(self) -> list[dict[str, str]]:
         """The training rows, as ``compute_loss`` takes them: what the recipe's method reads, in the files' order.
 
+        Of a method that makes its rows, those that it makes them of.
+
         Raises:
             RequestError: a file is not there, or something in it is wrong.
         """
         from dft_search.data.rows import read_rows
 
-        rows = read_rows(self.recipe.data.train, method=self.recipe.method).rows
+        rows = read_rows(self.recipe.data.train, needs=self.recipe.needs).rows
         return [{name: value for name, value in asdict(row).items() if value} for row in rows]
 
 

@@ -32,7 +32,7 @@ def verify(bundle: Path, steps: int | None = None) -> dict[str, Any]:
     found = read_bundle(bundle)
     about, recipe = found.bundle, found.recipe
     expected_steps = about.steps if steps is None else about.steps[:steps]
-    rows = read_rows(recipe.data.train, method=recipe.method)
+    rows = read_rows(recipe.data.train, needs=recipe.needs)
     checks = [
         *_sections(bundle),
         _check("recipe_hash", about.recipe_hash, recipe.hash, "the recipe is not the one that was exported"),

@@ -58,6 +58,7 @@ def _show(result: dict[str, Any], out: Console) -> None:
     out.print("The study is valid, " + ("and fits." if result["fits"] else "but does not fit."))
     for key in ("slots", "steps", "gpu_hours"):
         out.print(f"  {key.replace('_', ' ')}: {_cell(result[key]) or '-'}")
+    out.print(f"  runs: {', '.join(f'{count} {phase}' for phase, count in result['runs'].items() if count)}")
     _show_power(result["smallest_effect"], out)
     _show_memory(result["memory"], out)
     points = result["first_points"]

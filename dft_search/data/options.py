@@ -1,12 +1,15 @@
 """Options of the training data: which files, which columns, which template, how long."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from dft_search.config import Options, expand_path, is_portable
+from dft_search.data.needs import PARALLEL, TARGET, RowNeeds
+from dft_search.data.transfer import ALIGNED, ALIGNER, TEACHERS, TransferOptions
 
 FieldName = Literal[
     "id", "en_instruction", "en_input", "en_output", "tgt_instruction", "tgt_input", "tgt_output", "text"
@@ -47,6 +50,9 @@ class TrainOptions(Options):
             English that deep supervision reads, as plain training.
         mixture: name of every entry of ``files`` -> its weight (``data/mixture.py``). The name is that of the file up
             to the first dot, of a join that of the target file, of a hub data set what stands after the slash.
+        rows: only so many of the parallel rows, as if drawn: always the same, and those of a smaller number are among
+            those of a larger one. All by default.
+        transfer: the rows that method ``sdrrl`` makes of these (``data/transfer.py``).
     """
 
     files: Annotated[list[Name | FileJoin | HubSet], Field(min_length=1)]
@@ -54,6 +60,8 @@ class TrainOptions(Options):
     english: Literal["aligned", "shuffled"] = "aligned"
     english_rows: bool = False
     mixture: dict[Name, Annotated[float, Field(ge=0)]] | None = None
+    rows: Annotated[int, Field(ge=1)] | None = None
+    transfer: TransferOptions = TransferOptions()
 
     @model_validator(mode="after")
     def _names_every_file(self) -> Self:
@@ -70,11 +78,11 @@ class TrainOptions(Options):
             raise ValueError("all weights of the mixture are 0")
         return self
 
-    def unused(self, method: str) -> set[str]:
-        """Options that a run of the canonical ``method`` does not use, so that they are no part of its recipe."""
-        parallel = method in ("dft", "mid_align") and self.english != "aligned"
-        names = set() if parallel else {"english"}
-        return names | ({"english_rows"} if method != "tft" or not self.english_rows else set())
+    def unused(self, needs: RowNeeds) -> set[str]:
+        """Options that a run that reads ``needs`` of a row does not use, so that they are no part of its recipe."""
+        names = set() if needs == PARALLEL and self.english != "aligned" else {"english"}
+        names |= set() if needs.made else {"transfer"}
+        return names | ({"english_rows"} if needs != TARGET or not self.english_rows else set())
 
 
 class DataOptions(Options):
@@ -115,4 +123,23 @@ def anchor_files(options: TrainOptions, base: Path) -> TrainOptions:
             return given
         return given.model_copy(update={"hub": path}) if isinstance(given, HubSet) else path
 
-    return options.model_copy(update={"files": [entry(given) for given in options.files]})
+    transfer = with_transfer_paths(options.transfer, anchored)
+    return options.model_copy(update={"files": [entry(given) for given in options.files], "transfer": transfer})
+
+
+def with_transfer_paths(options: TransferOptions, change: Callable[[str], str]) -> TransferOptions:
+    """The options with ``change`` applied to each path in them; a teacher that is a hub name is none."""
+    changes: dict[str, Any] = {}
+    if options.teacher not in TEACHERS and (
+        is_portable(options.teacher) or options.teacher.startswith((".", "~", "/"))
+    ):
+        changes["teacher"] = change(options.teacher)
+    if options.answers_target != ALIGNED:
+        changes["answers_target"] = change(options.answers_target)
+    if options.codeswitch.lexicon != ALIGNER:
+        switched = {"lexicon": change(options.codeswitch.lexicon)}
+        changes["codeswitch"] = options.codeswitch.model_copy(update=switched)
+    if options.parallel is not None:
+        both = {"english": change(options.parallel.english), "target": change(options.parallel.target)}
+        changes["parallel"] = options.parallel.model_copy(update=both)
+    return options.model_copy(update=changes)

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from dft_search.config import Problem, RequestError, expand_path
@@ -12,14 +12,12 @@ from dft_search.data.files import Table, open_file
 from dft_search.data.hub import open_hub
 from dft_search.data.join import by_id, by_index
 from dft_search.data.mixture import mix_rows
+from dft_search.data.needs import BOTH, PARALLEL, RowNeeds
 from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_hub_name, source_name
 from dft_search.data.reader import KEY, Reader
 from dft_search.data.row import Row
+from dft_search.data.subset import nested_subset
 from dft_search.data.template import render_prompt
-
-BOTH = ("en", "tgt")
-# by method: the languages it needs
-SIDES = {"dft": BOTH, "mid_align": BOTH, "tft": ("tgt",), "sft": ("en",), "lm": ("en",)}
 
 
 @dataclass(frozen=True)
@@ -30,36 +28,39 @@ class Rows:
         rows: the rows.
         dropped: reason -> number of rows that cannot be used, such as ``empty_tgt_output`` or ``no_en_row``.
         fingerprint: 16 hex digits over content and order of the rows.
+        made: what they were made of: kind -> rows, and whose answers they have; empty where they are as in the files.
     """
 
     rows: list[Row]
     dropped: dict[str, int]
     fingerprint: str
+    made: dict[str, int] = field(default_factory=dict)
 
 
-def read_rows(options: TrainOptions, *, method: str) -> Rows:
+def read_rows(options: TrainOptions, *, needs: RowNeeds) -> Rows:
     """Read all files of a recipe.
 
-    ``sft`` needs the English side, ``tft`` the target side, ``dft`` and ``mid_align`` both. Where a file has both
-    sides, a row whose instruction or output is empty on either one is dropped and counted, whatever the method: all
-    methods of a study train on the same rows. For ``lm`` a row is the field ``text`` (of a ``.txt`` file, a line), or
-    the English prompt and answer where the file has no such column. Text is kept as it is; ``null`` counts as empty.
+    Where a file has both sides, a row whose instruction or output is empty on either one is dropped and counted,
+    whatever is needed: all methods of a study train on the same rows. A row of plain text is the field ``text`` (of a
+    ``.txt`` file, a line), or the English prompt and answer where the file has no such column. Text is kept as it is;
+    ``null`` counts as empty.
 
-    With ``english: shuffled`` (``dft``, ``mid_align``) and ``english_rows`` (``tft``) they are changed as
-    ``data/controls.py`` says, with a ``mixture`` as ``data/mixture.py`` does.
+    With ``english: shuffled`` (both sides needed) and ``english_rows`` (the target side alone) they are changed as
+    ``data/controls.py`` says, with a ``mixture`` as ``data/mixture.py`` does. With ``rows`` a part of them is left.
+    Where a method makes its rows, these are what it makes them of.
 
     Args:
         options: files and columns.
-        method: of a canonical objective (``dft`` without supervision is ``tft``).
+        needs: what the terms of a run read (``Objective.needs``).
 
     Raises:
         RequestError: a file, column or value is wrong, or no row is left.
     """
-    used = {"english", "english_rows"} - options.unused(method)
-    method = "dft" if "english_rows" in used else method  # both sides must be there
+    used = {"english", "english_rows"} - options.unused(needs)
+    needs = PARALLEL if "english_rows" in used else needs  # both sides must be there
     sources: list[list[Row]] = [[] for _ in options.files]
     dropped: Counter[str] = Counter()
-    for source, row, reason in _scan(options, method):
+    for source, row, reason in _scan(options, needs):
         if reason is not None:
             dropped[reason] += 1
         elif row is not None:
@@ -68,7 +69,7 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
     if not rows:
         counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
         message = "no usable row" + (f"; dropped: {counts}" if counts else "")
-        raise RequestError(Problem(message, key=f"{KEY}.files", expected=f"rows that method {method} can read"))
+        raise RequestError(Problem(message, key=f"{KEY}.files", expected=f"rows with {needs}"))
     if "english" in used:
         shuffled = iter(shuffle_english(rows))
         sources = [[next(shuffled) for _ in source] for source in sources]
@@ -77,25 +78,27 @@ def read_rows(options: TrainOptions, *, method: str) -> Rows:
         rows = mix_rows(dict(zip(names, sources, strict=True)), options.mixture)
     elif "english" in used:
         rows = [row for source in sources for row in source]
+    if options.rows is not None:
+        rows = nested_subset(rows, options.rows)
     if "english_rows" in used:
         rows = add_english_rows(rows)
     return Rows(rows, dict(dropped), fingerprint(rows))
 
 
-def scan_rows(options: TrainOptions, *, method: str) -> Iterator[tuple[Row | None, str | None]]:
+def scan_rows(options: TrainOptions, *, needs: RowNeeds) -> Iterator[tuple[Row | None, str | None]]:
     """Every row of the files, with the reason why it cannot be used, if any; of a row without partner the reason alone.
 
     Raises:
         RequestError: a file, column or value is wrong.
     """
-    return ((row, reason) for _, row, reason in _scan(options, method))
+    return ((row, reason) for _, row, reason in _scan(options, needs))
 
 
-def _scan(options: TrainOptions, method: str) -> Iterator[tuple[int, Row | None, str | None]]:
+def _scan(options: TrainOptions, needs: RowNeeds) -> Iterator[tuple[int, Row | None, str | None]]:
     """``scan_rows`` with the number of the file before each."""
     fields = {str(name): column for name, column in (options.fields or {}).items()}
     for index, entry in enumerate(options.files):
-        for row in _read_entry(entry, f"{KEY}.files[{index}]", fields, method):
+        for row in _read_entry(entry, f"{KEY}.files[{index}]", fields, needs):
             yield (index, None, row) if isinstance(row, str) else (index, row[0], _unusable(row[0], row[1]))
 
 
@@ -104,7 +107,7 @@ def fingerprint(rows: Iterable[Row]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         for value in astuple(row):
-            data = b"" if value is None else value.encode("utf-8")
+            data = b"" if value is None else str(value).encode("utf-8")
             digest.update(b"%d:" % (-1 if value is None else len(data)) + data)
     return digest.hexdigest()[:16]
 
@@ -121,32 +124,32 @@ def _unusable(row: Row, sides: Sequence[str]) -> str | None:
 
 
 def _read_entry(
-    entry: str | FileJoin | HubSet, key: str, fields: Mapping[str, str], method: str
+    entry: str | FileJoin | HubSet, key: str, fields: Mapping[str, str], needs: RowNeeds
 ) -> Iterator[tuple[Row, Sequence[str]] | str]:
     """Rows of one entry of ``files`` with the sides that must not be empty; a text stands for a row without partner."""
-    sides = SIDES[method]
+    sides = needs.sides
     if isinstance(entry, FileJoin):
-        sides = sides if method == "lm" else BOTH
+        sides = sides if needs.text else BOTH
         for joined in _read_join(entry, key, fields, sides):
-            yield joined if isinstance(joined, str) else (_as_text(joined) if method == "lm" else joined, sides)
+            yield joined if isinstance(joined, str) else (_as_text(joined) if needs.text else joined, sides)
         return
     wanted = [fields.get(name, name) for name in ("id", "text", *(n for s in BOTH for n in _names(s)))]
     table = _open(entry, key, wanted)
-    if method == "lm" and (fields.get("text", "text") in table.columns or "text" in fields):
+    if needs.text and (fields.get("text", "text") in table.columns or "text" in fields):
         reader = Reader(table, fields, {"text": "text"})
         yield from ((Row(id=identity, text=values["text"]), sides) for identity, _, _, values in reader)
         return
     if table.columns == ("text",):
         expected = "rows with " + ", ".join(name for side in sides for name in _names(side)) + "; or method lm"
         raise RequestError(
-            Problem(f"plain text is nothing for method {method}", file=table.name, key=key, expected=expected)
+            Problem(f"plain text, where a method reads {needs}", file=table.name, key=key, expected=expected)
         )
-    if method != "lm":
+    if not needs.text:
         sides = tuple(side for side in BOTH if side in sides or _has(table, fields, side))
     reader = Reader(table, fields, {name: name for side in sides for name in _names(side)})
     for identity, _, _, values in reader:
         row = Row(id=identity, **values)
-        yield (_as_text(row) if method == "lm" else row), sides
+        yield (_as_text(row) if needs.text else row), sides
 
 
 def _has(table: Table, fields: Mapping[str, str], side: str) -> bool:

@@ -9,19 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 from dft_search.data.check import KINDS, Finding, check_rows
+from dft_search.data.needs import RowNeeds
 from dft_search.data.options import DataOptions
 from dft_search.data.rows import scan_rows
 from dft_search.evaluation.leaks import leaks
 from dft_search.evaluation.options import ScoringOptions
 
 
-def inspect_data(data: DataOptions, scoring: ScoringOptions | None, *, method: str) -> dict[str, Any]:
+def inspect_data(data: DataOptions, scoring: ScoringOptions | None, *, needs: RowNeeds) -> dict[str, Any]:
     """Check the rows of a recipe.
 
     Args:
         data: which rows; all are read, those too that training drops.
         scoring: whose items must not be among them; None for a recipe that is not scored.
-        method: of the recipe: which sides it reads.
+        needs: what the recipe reads of a row.
 
     Returns:
         {rows, without_partner, kinds: {kind: number of rows}, findings: [{kind, row, id, message}], parts: [sentence]}.
@@ -29,7 +30,7 @@ def inspect_data(data: DataOptions, scoring: ScoringOptions | None, *, method: s
     Raises:
         RequestError: a file or a task cannot be read.
     """
-    scanned = list(scan_rows(data.train, method=method))
+    scanned = list(scan_rows(data.train, needs=needs))
     rows = [row for row, _ in scanned if row is not None]
     findings: list[Finding] = check_rows(rows, data.target_language)
     parts: list[str] = []

@@ -15,7 +15,7 @@ from dft_search.evaluation.spread import Passes
 from dft_search.models.live import LiveModel
 from dft_search.models.structure import body, causal_lm
 
-Text = tuple[int, str]  # request, continuation
+Text = tuple[int, str, bool]  # request, continuation, whether it came to its end within the tokens it may have
 
 DEFAULT_TOKENS = 256  # as the harness
 # of keys and values, at most; a longer prompt makes a batch of its own
@@ -85,10 +85,15 @@ def decoding_of(live: LiveModel, options: dict[str, Any]) -> Decoding:
     return Decoding(tuple(dict.fromkeys([*until, eos])), tokens, float(penalty))
 
 
-def group(prompts: Sequence[list[int]], decodings: Sequence[Decoding], live: LiveModel) -> list[Prompts]:
+def group(
+    prompts: Sequence[list[int]], decodings: Sequence[Decoding], live: LiveModel, least: int = _BATCHES_AT_LEAST
+) -> list[Prompts]:
     """Batches of prompts that are continued alike, longest first; a prompt that is too long loses its beginning.
 
     The same for every number of ranks.
+
+    Args:
+        least: batches to make of many prompts, for ranks to share.
     """
     config = causal_lm(live.model).config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -98,7 +103,7 @@ def group(prompts: Sequence[list[int]], decodings: Sequence[Decoding], live: Liv
     batches: list[Prompts] = []
     for decoding in dict.fromkeys(decodings):
         members = [number for number, other in enumerate(decodings) if other == decoding]
-        most = min(_ROWS, max(_ROWS_AT_LEAST, len(members) // _BATCHES_AT_LEAST))
+        most = min(_ROWS, max(_ROWS_AT_LEAST, len(members) // least))
         batch: Prompts | None = None
         for number in sorted(members, key=lambda number: len(prompts[number]), reverse=True):
             row = prompts[number][decoding.new_tokens - live.max_length :]
@@ -133,8 +138,9 @@ def _generate(live: LiveModel, batch: Prompts, found: list[Text]) -> Passes:
         for place, (row, token) in enumerate(zip(living, chosen.tolist(), strict=True)):
             written[row].append(token)
             text = live.tokenizer.decode(written[row], skip_special_tokens=True)
-            if left == 0 or token in ends or _stops(text, decoding.until):
-                found.append((batch.requests[row], _cut(text, decoding.until)))
+            ended = token in ends or _stops(text, decoding.until)
+            if left == 0 or ended:
+                found.append((batch.requests[row], _cut(text, decoding.until), ended))
             else:
                 kept.append(place)
         if not kept:

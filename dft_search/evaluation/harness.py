@@ -177,4 +177,4 @@ class LiveLM(TemplateLM):
         mine = share([batch.cost for batch in batches], live.world_size)[live.rank]
         found: list[Text] = []
         results = run(live, generate(live, [batches[index] for index in mine], found), found, self._mode)
-        return [text for _request, text in sorted(results)]
+        return [text for _request, text, _ended in sorted(results)]

@@ -49,12 +49,13 @@ class Job:
         folder: where its checkpoints lie; a run that finds one there goes on from it.
         rungs: fractions of the rows at which it reports, besides the end.
         parts: parts of the items that a report scores; ``test`` only in confirmation and production.
-        keep_model: folder for the trained weights at the end, or None.
+        keep_model: folder or URL for the trained weights at the end, or None.
         untrained: score the base model as it is, without a step.
         live: its steps are told as they come (``Slot.progress``), not with reports alone.
         background: checkpoints are written beside the steps.
         checkpoint_seconds: longest time between two checkpoints.
         known: fraction of its newest report that the study holds; see ``training.loop.Run``.
+        kept: folder or URL of what all runs of a study share; see there.
     """
 
     trial: int
@@ -72,6 +73,7 @@ class Job:
     background: bool = False
     checkpoint_seconds: float = 300.0
     known: float | None = None
+    kept: str | None = None
 
     def knowing(self, fractions: Iterable[float]) -> "Job":
         """The job as it is given out again, once reports at these fractions have arrived."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from dft_search.config import Problem, RequestError
 from dft_search.data.encode import Encoded, EncodedRow, encode_rows
+from dft_search.data.needs import PARALLEL
 from dft_search.data.rows import Rows, read_rows
 from dft_search.layers.gradients import Alignments, align_gradients, needed_rows
 from dft_search.layers.map import Readings, chosen_layers, map_states
@@ -166,7 +167,7 @@ def describe(
 def _encode(recipe: Recipe, most: int) -> tuple[Encoded, str, Any]:
     """Rows of both languages as tokens, at most ``most``, with the fingerprint of all rows and the tokenizer."""
     train = recipe.data.train.model_copy(update={"english": "aligned", "english_rows": False, "mixture": None})
-    rows = read_rows(train, method="dft")
+    rows = read_rows(train, needs=PARALLEL)
     drawn = sorted(random.Random("layers").sample(range(len(rows.rows)), min(most, len(rows.rows))))
     random.Random("layers order").shuffle(drawn)  # whatever a part of them is used for, it comes from the whole file
     tokenizer = load_tokenizer(recipe.model)

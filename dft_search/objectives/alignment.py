@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dft_search.config import Options
 from dft_search.data.encode import EncodedRow
 from dft_search.objectives.features import Span, span_read
 from dft_search.objectives.layers import Layer
+from dft_search.objectives.section import TermContext, TermOptions
 from dft_search.objectives.terms import ContrastTerm, Pooling, Side, StateRead
 
 
-class AlignmentOptions(Options):
+class AlignmentOptions(TermOptions):
     """The ``objective.alignment`` section. Defaults are those of the authors' scripts; ``span`` and the rest are ours.
 
     Attributes:
@@ -30,8 +30,9 @@ class AlignmentOptions(Options):
         negatives: which other rows a state is told apart from: those of its micro-batch, or also those that the other
             ranks read at the same time (``gathered``).
         schedule: every other micro-batch is for this term alone and the rest for the other terms (``microbatch``, as
-            the authors have it), or every other optimizer step is, or each row counts for all terms (``joint``). Each
-            term is a mean over the rows that count for it; taking turns, a run reads each row for one of the two.
+            the authors have it), or every other optimizer step is, or each row counts for all terms (``joint``), or all
+            of them for this term (``alone``: an adapter trained apart, to be merged by ``export --merge``). Each term
+            is a mean over the rows that count for it; taking turns, a run reads each row for one of the two.
     """
 
     supervision: Literal["contrastive", "none"] = "none"
@@ -44,12 +45,19 @@ class AlignmentOptions(Options):
     symmetric: bool = False
     stop_gradient_english: bool = False
     negatives: Literal["local", "gathered"] = "local"
-    schedule: Literal["microbatch", "optimizer_step", "joint"] = "microbatch"
+    schedule: Literal["microbatch", "optimizer_step", "joint", "alone"] = "microbatch"
 
     def used(self) -> dict[str, Any]:
         """The options that are read."""
         unread = {"skip_bos"} if self.span == "query" else set()  # no BOS in a query
         return self.model_dump(exclude=unread) | {"supervision": "contrastive"}
+
+    @property
+    def contrasts_rows(self) -> bool:
+        return True
+
+    def term(self, context: TermContext) -> ContrastTerm:
+        return alignment_term(self, layer=int(self.layer))
 
 
 def alignment_term(options: AlignmentOptions, *, layer: int) -> ContrastTerm:

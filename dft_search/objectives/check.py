@@ -4,6 +4,7 @@ from typing import Any
 
 from dft_search.config import Problem
 from dft_search.objectives.options import Objective
+from dft_search.objectives.terms import layers_of, reach_of
 
 KEY = "recipe.objective"
 
@@ -18,19 +19,20 @@ def check_objective(objective: Objective, num_layers: int, trainable: Any) -> li
     """
     problems = []
     lowest = _lowest_trainable(trainable)
-    for name, options in objective.resolved(num_layers).supervisions.items():
-        key, layer = f"{KEY}.{name}.layer", int(options.layer)
+    on = objective.resolved(num_layers).supervisions
+    for term in objective.terms(num_layers):
+        if term.name not in on:  # generation, which reads the top
+            continue
+        layer = getattr(on[term.name], "layer", max(layers_of(term)))
+        key = f"{KEY}.{term.name}" + (".layer" if hasattr(on[term.name], "layer") else "")
         if layer > num_layers:
             problems.append(Problem(f"layer {layer} is outside of the model", key=key, expected=f"1..{num_layers}"))
             continue
-        # gradients go down from the layer that is read; the top English state of a feature term reads all blocks
-        deepest = layer
-        if name == "thinking" and options.supervision == "feature" and not options.stop_gradient_english:
-            deepest = num_layers
-        if lowest > deepest:
+        if lowest > reach_of(term):  # gradients go down from the layers that are read
             problems.append(
                 Problem(
-                    f"{name} at layer {layer} reaches no trainable parameter: only blocks from {lowest} up are trained",
+                    f"{term.name} at layer {layer} reaches no trainable parameter: only blocks from {lowest} up are "
+                    "trained",
                     key=key,
                     expected=f"a layer from {lowest}, or more trainable blocks",
                 )

@@ -6,6 +6,7 @@ from dft_search.data.encode import EncodedRow
 from dft_search.objectives.features import span_read
 from dft_search.objectives.layers import Layer
 from dft_search.objectives.readings import Reading, after_prompt, beside
+from dft_search.objectives.section import TermContext
 from dft_search.objectives.supervision import SupervisionOptions
 from dft_search.objectives.terms import Side, StateRead, StateTerm, Term, TokenRead, TokenTerm
 
@@ -24,6 +25,10 @@ class ConversionOptions(SupervisionOptions):
     @property
     def logits_only(self) -> set[str]:
         return {*super().logits_only, "text"}
+
+    def term(self, context: TermContext) -> Term:
+        reading, norm = context.reading, context.inner_norm
+        return conversion_term(self, layer=int(self.layer), reading=reading, inner_norm=norm)
 
 
 def conversion_term(options: ConversionOptions, *, layer: int, reading: Reading, inner_norm: bool) -> Term:

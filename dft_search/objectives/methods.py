@@ -1,54 +1,71 @@
-"""The methods: which terms each one sums."""
+"""What a method is: which rows it generates, and which sections of the objective add a term to that."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from dft_search.objectives.alignment import alignment_term
-from dft_search.objectives.conversion import conversion_term
-from dft_search.objectives.generation import generation_term, text_term
-from dft_search.objectives.terms import Term
-from dft_search.objectives.thinking import thinking_term
-
-if TYPE_CHECKING:
-    from dft_search.objectives.options import Objective
+from dft_search.data.needs import ENGLISH, TARGET, TEXT, RowNeeds
+from dft_search.objectives.section import TermOptions
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named set of terms.
+    """A named set of terms: generation, and those of the sections that it reads.
 
     Attributes:
-        terms: (objective with resolved layers, number of layers) -> the terms of the loss.
+        label: what reports call it.
+        description: what it trains on, in one line.
+        generates: what the generation term predicts: answers in the target language or in English, or plain text.
         reads: the sections of the objective that may add a term to it, in the order of their terms.
         always: those of them that do, whatever their supervision says.
+        sections: by name, options of sections that the method brings along (a plug-in's own).
+        makes_rows: what it trains on is made of parallel rows (the ``transfer`` section of the data).
+        reduces_to: by the sections that are on, the name of the method that it then is, so that one loss has one name.
     """
 
-    terms: Callable[["Objective", int], tuple[Term, ...]]
+    label: str
+    description: str
+    generates: Literal["target", "english", "text"] = "target"
     reads: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
+    sections: Mapping[str, type[TermOptions]] = field(default_factory=dict)
+    makes_rows: bool = False
+    reduces_to: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> RowNeeds:
+        """What its generation term reads of a row."""
+        return {"target": TARGET, "english": ENGLISH, "text": TEXT}[self.generates]
 
 
-def _dft(objective: "Objective", num_layers: int) -> tuple[Term, ...]:
-    """Eq 8: generation + weighted conversion + weighted thinking; and alignment, where it is asked for."""
-    terms: list[Term] = [generation_term("target", num_layers)]
-    reading, norm = objective.reading, objective.inner_norm
-    on = objective.supervisions
-    if "conversion" in on:
-        layer = int(objective.conversion.layer)
-        terms.append(conversion_term(objective.conversion, layer=layer, reading=reading, inner_norm=norm))
-    if "thinking" in on:
-        layer = int(objective.thinking.layer)
-        terms.append(
-            thinking_term(objective.thinking, layer=layer, num_layers=num_layers, reading=reading, inner_norm=norm)
-        )
-    if "alignment" in on:
-        terms.append(alignment_term(objective.alignment, layer=int(objective.alignment.layer)))
-    return tuple(terms)
-
-
-DFT = Method(_dft, reads=("conversion", "thinking", "alignment"))
-MID_ALIGN = Method(_dft, reads=("alignment",), always=("alignment",))
-TFT = Method(lambda _, num_layers: (generation_term("target", num_layers),))
-SFT = Method(lambda _, num_layers: (generation_term("english", num_layers),))
-LM = Method(lambda _, num_layers: (text_term(num_layers),))
+DFT = Method(
+    "DFT",
+    "answers in the target language, with the inner supervisions that are on",
+    reads=("conversion", "thinking", "alignment", "retention"),
+    reduces_to={
+        (): "tft",
+        ("retention",): "tft",
+        ("alignment",): "mid_align",
+        ("alignment", "retention"): "mid_align",
+    },
+)
+TFT = Method("TFT", "answers in the target language", reads=("retention",))
+SFT = Method("SFT", "answers in English", generates="english")
+LM = Method("language modelling", "plain text", generates="text")
+MID_ALIGN = Method(
+    "mid-align",
+    "answers in the target language, with queries of both languages aligned at a middle layer",
+    reads=("alignment", "retention"),
+    always=("alignment",),
+)
+CLO = Method(
+    "CLO",
+    "answers in the target language, and a preference for answers in the language of the prompt",
+    reads=("preference", "retention"),
+    always=("preference",),
+)
+SDRRL = Method(
+    "SDRRL",
+    "answers that a teacher wrote, in pairings of languages, code-switched questions, translations and completions",
+    makes_rows=True,
+)

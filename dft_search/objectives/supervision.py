@@ -4,13 +4,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dft_search.config import Options
 from dft_search.objectives.features import Span
 from dft_search.objectives.layers import Layer
+from dft_search.objectives.section import TermOptions
 from dft_search.objectives.terms import Pooling
 
 
-class SupervisionOptions(Options):
+class SupervisionOptions(TermOptions):
     """One inner supervision of DFT.
 
     Attributes:

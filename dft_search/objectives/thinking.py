@@ -6,6 +6,7 @@ from dft_search.data.encode import EncodedRow
 from dft_search.objectives.features import span_read
 from dft_search.objectives.layers import Layer
 from dft_search.objectives.readings import Reading, after_prompt, beside
+from dft_search.objectives.section import TermContext
 from dft_search.objectives.supervision import SupervisionOptions
 from dft_search.objectives.terms import Side, StateRead, StateTerm, Term, TokenRead, TokenTerm
 
@@ -24,6 +25,10 @@ class ThinkingOptions(SupervisionOptions):
     @property
     def feature_only(self) -> set[str]:
         return {*super().feature_only, "top_state"}
+
+    def term(self, context: TermContext) -> Term:
+        layer, top, reading = int(self.layer), context.num_layers, context.reading
+        return thinking_term(self, layer=layer, num_layers=top, reading=reading, inner_norm=context.inner_norm)
 
 
 def thinking_term(options: ThinkingOptions, *, layer: int, num_layers: int, reading: Reading, inner_norm: bool) -> Term:

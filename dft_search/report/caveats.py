@@ -6,7 +6,7 @@ from typing import Any
 
 from dft_search.report.collect import StudyView
 from dft_search.report.statistics import MIN_SEEDS
-from dft_search.report.wording import Scale, arm_label, listed, plural
+from dft_search.report.wording import Scale, arm_label, listed, plural, setting, short_key
 
 MORE_FLOPS = 1.05  # a champion that took this many times TFT's FLOPs needs TFT with as many beside it
 WHY = {
@@ -67,27 +67,38 @@ def _of_the_tuning(view: StudyView, report: Mapping[str, Any]) -> Iterator[str]:
     tuning, planned = report.get("tuning"), view.planned or 0
     if not tuning or not tuning["planned"] or not any(name.startswith("tft") for name in report["arms"]):
         return
-    had = tuning["search"] + tuning["own"]
-    if had < planned:
+    had, entries = tuning["search"] + tuning["own"], len((report.get("contest") or {}).get("entries") or [0])
+    each = " for each entry" if entries > 1 else ""
+    if had < planned // entries:
         yield (
-            f"Plain TFT was tuned with {plural(had, 'trial')}, the search had {planned}: with as many it might do "
-            f"better (study.confirm.tuning_trials: auto)."
+            f"Plain TFT was tuned with {plural(had, 'trial')}, the search had {planned // entries}{each}: with as many "
+            f"it might do better (study.confirm.tuning_trials: auto)."
         )
 
 
 def _of_the_controls(report: Mapping[str, Any]) -> Iterator[str]:
-    baseline = report["test"].get("baseline")
+    baseline, champion = report["test"].get("baseline"), (report["champion"] or {}).get("arm")
     for name, arm in report["arms"].items():
         secondary = arm.get("champion_minus_arm") or {}
+        if arm.get("placebo_of") not in (None, champion):
+            continue  # the placebo of another entry
         if name == baseline or arm.get("candidate") or secondary.get("conclusion") in (None, "better"):
             continue
         if secondary["conclusion"] == "worse":
             label = arm_label(name)
             yield f"{label[:1].upper()}{label[1:]} did better on test than the champion, which was chosen on dev."
         else:
-            yield f"The champion is not shown to be better than {arm_label(name)}{WHY.get(name, '')}."
+            yield f"The champion is not shown to be better than {arm_label(name)}{WHY.get(_kind(name, arm), '')}."
+    contest = report.get("contest") or {"missing": ()}
+    for values in contest["missing"]:
+        which = listed([f"{short_key(key)} {setting(value)}" for key, value in values.items()])
+        yield f"No recipe with {which} completed the search, so it is not compared."
     for name in report.get("missing") or ():
         yield f"The arm {arm_label(name)} did not run: for this champion it would be another arm's recipe, or none."
+
+
+def _kind(name: str, arm: Mapping[str, Any]) -> str:
+    return "shuffled_english" if arm.get("placebo_of") else name
 
 
 def _of_the_compute(report: Mapping[str, Any]) -> Iterator[str]:

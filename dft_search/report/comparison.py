@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dft_search.report.contest import entry_title, leads_over_tft, winner_of
 from dft_search.report.english import english_change
 from dft_search.report.statistics import LEVEL, Comparison, RunScores, compare, holm, mean_and_deviation, smallest_p
 from dft_search.report.verdict import confirmed_verdict
@@ -53,7 +54,8 @@ def choose_arms(
 ) -> tuple[str, str | None]:
     """The champion, and the baseline that it is compared with: each the best of its kind by its mean on dev.
 
-    Test has no say. The untrained base stands in where no tuned baseline has a run.
+    Test has no say. The untrained base stands in where no tuned baseline has a run. A champion that is a baseline
+    itself is compared with the best of the other candidates, where there are any (a contest).
 
     Raises:
         ValueError: no candidate has a finished run.
@@ -70,6 +72,8 @@ def choose_arms(
     champion = max(finished, key=dev_mean)
     there = [name for name in arms if name != champion and arms[name].runs]
     rivals = [name for name in baselines if name in there] or [name for name in (BASE,) if name in there]
+    if champion in baselines and len(finished) > 1:
+        rivals = [name for name in finished if name != champion]
     return champion, max(rivals, key=dev_mean) if rivals else None
 
 
@@ -97,11 +101,13 @@ def compare_arms(
         clusters: by test task the cluster of every item.
         english: of the English items `part` (select or test), `tasks`, and `clusters` as above.
         about: further facts to keep: `tuning` (trials spent on TFT), `missing` (arms that were asked for and did not
-            run) and `seal`.
+            run), `seal`, `placebos` (by name of a placebo that of the arm that it was made from) and `contest` (`keys`,
+            `entries`: values by key by arm, `missing` ones, `equal_flops`).
 
     Raises:
         ValueError: no candidate has a finished run.
     """
+    about = about or {}
     champion, baseline = choose_arms(arms, candidates=candidates, baselines=baselines, maximize=maximize)
     among = max(1, sum(1 for name in candidates if name in arms and arms[name].runs))
     tested = {name: scores for name, arm in arms.items() if (scores := _tested(arm))}
@@ -119,8 +125,11 @@ def compare_arms(
     }
     shown = {name: _shown(comparisons.get(name), adjusted.get(name)) for name in arms}
     primary = comparisons.get(baseline) if baseline else None
+    placebos, contest = about.get("placebos") or {}, about.get("contest")
+    leads = leads_over_tft(tested, placebos, maximize=maximize, clusters=clusters)
     kept = _english(arms, champion, baseline, english or {})
-    scale, about = Scale(points=_is_proportion(arms)), about or {}
+    scale = Scale(points=_is_proportion(arms))
+    on_test = mean_and_deviation([run.score for run in tested.get(champion, [])])
     test = _shown(primary, None) | {
         "baseline": baseline,
         "points": scale.points,
@@ -139,18 +148,28 @@ def compare_arms(
             "test": _summary([run.score for run in tested.get(champion, [])]),
             "seeds": [run.seed for run in arms[champion].runs],
         },
-        "arms": {name: _arm(arm, tested.get(name, []), name in candidates, shown[name]) for name, arm in arms.items()},
+        "arms": {
+            name: _arm(arm, tested.get(name, []), name in candidates, shown[name])
+            | {
+                "minus_tft": leads.get(name),
+                "placebo_of": placebos.get(name),
+                "entry": entry_title(contest, name, arm.label),
+            }
+            for name, arm in arms.items()
+        },
         "test": test,
         "tuning": about.get("tuning"),
         "missing": list(about.get("missing", ())),
+        "contest": contest,
         "verdict": confirmed_verdict(
             primary,
             scale,
             champion=arms[champion].label,
             baseline=arms[baseline].label if baseline else None,
-            champion_test=mean_and_deviation([run.score for run in tested.get(champion, [])])[0],
+            champion_test=on_test[0],
             seeds=len(arms[champion].runs),
-            is_baseline=champion in baselines,
+            is_baseline=champion in baselines and among == 1,
+            called=winner_of(contest, champion, label=arms[champion].label, test=on_test, scale=scale),
             english=kept,
             looks=1 + len((about.get("seal") or {}).get("earlier", [])),
         ),

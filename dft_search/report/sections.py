@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from dft_search.objectives.registry import all_methods
 from dft_search.report.evidence import evidence
 from dft_search.report.figures.arms import arm_title, arms_on_test, leads_on_test
 from dft_search.report.figures.bars import cost_bars, importance_bars
 from dft_search.report.figures.curves import dev_curves, highlighted, term_curves
+from dft_search.report.figures.depth import depth_figure
 from dft_search.report.figures.layers import layer_map
 from dft_search.report.figures.parallel import parallel_coordinates
 from dft_search.report.figures.pareto import pareto_front
 from dft_search.report.figures.profile import entropy_profile
 from dft_search.report.figures.surface import smooth_map
 from dft_search.report.figures.svg import Figure
+from dft_search.report.figures.term_layers import other_layers
 from dft_search.report.figures.timeline import trial_timeline
 from dft_search.report.markup import figures_html, prose
 from dft_search.report.tables import arm_costs
@@ -25,9 +28,11 @@ def all_figures(report: Mapping[str, Any]) -> list[Figure]:
     made = [
         arms_on_test(report),
         leads_on_test(report),
+        depth_figure(report),
         pareto_front(report),
         layer_map(report),
         smooth_map(report),
+        *other_layers(report),
         entropy_profile(report),
         parallel_coordinates(report),
         importance_bars(report),
@@ -64,6 +69,11 @@ def on_test(report: Mapping[str, Any]) -> str:
     return f'{lines}<dl class="record">{"".join(told)}</dl>{arm_costs(report)}'
 
 
+def depth(report: Mapping[str, Any]) -> str:
+    """Thinking by layer, as confirmed."""
+    return figures_html([depth_figure(report)], "Too few layers of thinking were confirmed.")
+
+
 def limits(report: Mapping[str, Any]) -> str:
     """The sentences of what is left open."""
     items = "".join(f"<li>{prose(sentence)}</li>" for sentence in report["limits"])
@@ -93,7 +103,7 @@ def pareto(report: Mapping[str, Any]) -> str:
 def layers(report: Mapping[str, Any]) -> str:
     """The map of tried pairs, and the smoothed one or why there is none."""
     tried, smooth = layer_map(report), smooth_map(report)
-    drawn = figures_html([tried, smooth], "No completed trial to place.")
+    drawn = figures_html([tried, smooth, *other_layers(report)], "No completed trial to place.")
     if tried is None or smooth is not None:
         return drawn
     reason = report["layer_map"]["surface"]["reason"]
@@ -138,6 +148,7 @@ WORDS = {
     "thinking or both (deep supervision fine-tuning)",
     "dev, test": "dev questions guided the search and the choice; test questions were read once, at the end",
     "arm": "a recipe that was run again with fresh seeds beside the best ones, to be compared with them",
+    "placebo": "a recipe whose rows have the English of other rows: as much English, with nothing to learn from it",
     "champion": "the recipe that was chosen on dev after it had been run again with fresh seeds",
     "rung": "a share of its rows after which a trial is scored and may be stopped early (pruned)",
     "slot": "the processes and devices that train one trial at a time",
@@ -151,6 +162,8 @@ WORDS = {
 def words(report: Mapping[str, Any]) -> str:
     """What the terms of the page mean."""
     told = dict(WORDS)
+    others = {row["method"] for row in report["leaderboard"]} - {"sft", "tft", "dft"}
+    told |= {method.label: method.description for name, method in all_methods().items() if name in others}
     if any(name.endswith(".margin") for name in (report["study"]["metric"], *report["study"]["score_metrics"])):
         told["margin"] = "how far a model prefers the right choice: its log-odds in nats, 0 is even, more is better"
     rows = "".join(f"<div><dt>{escape(word)}</dt><dd>{escape(said)}</dd></div>" for word, said in told.items())

@@ -20,6 +20,7 @@ def confirmed_verdict(
     is_baseline: bool = False,
     english: Mapping[str, Any] | None = None,
     looks: int = 1,
+    called: str | None = None,
 ) -> str:
     """The sentence of a finished confirmation: better, worse, no difference, or why it cannot be told; and its English.
 
@@ -33,7 +34,9 @@ def confirmed_verdict(
         is_baseline: the champion is a baseline itself, because no other recipe of the search completed.
         english: `holds`, and by arm the bound of the change (`english_change`).
         looks: how often test was read by now, each time for other arms.
+        called: what the sentence calls the champion instead (`winner_of` a contest).
     """
+    who = called or f"the champion ({champion})"
     also = _english(english) + (f" (look number {looks} at test)" if looks > 1 else "")
     if is_baseline:
         score = "" if champion_test is None else f" It scored {scale.number(champion_test)} on test."
@@ -46,21 +49,25 @@ def confirmed_verdict(
         if champion_test is None:
             score = f"was chosen on dev ({plural(seeds, 'seed')}) but has no score on test"
         if baseline is None:
-            return f"The champion ({champion}) {score}; no baseline ran beside it, so no gain can be claimed."
-        return f"The champion ({champion}) {score}; {baseline} has none to compare with, so no gain can be claimed."
+            return f"{_upper(who)} {score}; no baseline ran beside it, so no gain can be claimed."
+        return f"{_upper(who)} {score}; {baseline} has none to compare with, so no gain can be claimed."
     numbers = f"{scale.signed(result.difference)}{scale.unit}"
     if result.interval is not None:
         low, high = (scale.signed(bound) for bound in result.interval)
         numbers += f", 95 % interval {low} to {high}"
     if result.conclusion != "no_difference":
         return (
-            f"The champion ({champion}) is {result.conclusion} than {baseline} on test: {numbers}, "
+            f"{_upper(who)} is {result.conclusion} than {baseline} on test: {numbers}, "
             f"p = {result.p_value:.2g}, {plural(result.seeds, 'seed')} each{also}."
         )
     return (
-        f"No difference could be shown between the champion ({champion}) and {baseline} on test: {numbers}, "
+        f"No difference could be shown between {who} and {baseline} on test: {numbers}, "
         f"{plural(result.seeds, 'seed')} each{_why_not(result, scale)}{also}."
     )
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _english(english: Mapping[str, Any] | None) -> str:

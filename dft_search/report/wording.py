@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dft_search.objectives.registry import all_methods
+
 ARM_LABELS = {
     "tft": "plain TFT",
     "sft": "plain SFT",
@@ -15,8 +17,6 @@ ARM_LABELS = {
     "tft_equal_flops": "plain TFT for as many FLOPs",
     "paper": "the paper's layers",
 }
-
-METHOD_LABELS = {"tft": "plain TFT", "sft": "plain SFT", "lm": "plain language modelling"}
 
 MISSING = "-"
 
@@ -85,20 +85,39 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
     Args:
         objective: canonical, or with all defaults written out; what is absent is off.
     """
-    method = str(objective.get("method", "unknown recipe"))
-    if method == "mid_align":
-        return f"mid-align at layer {objective['alignment']['layer']}"
-    if method != "dft":
-        return METHOD_LABELS.get(method, method)
-    terms = []
-    for name in ("conversion", "thinking"):
-        term = objective.get(name) or {}
-        if term.get("supervision", "none") != "none":
-            terms.append(f"{name} {term['supervision']} at layer {term['layer']}")
-    alignment = objective.get("alignment") or {}
-    if alignment.get("supervision", "none") != "none":
-        terms.append(f"alignment at layer {alignment['layer']}")
-    return ", ".join(terms) or METHOD_LABELS["tft"]
+    name = str(objective.get("method", "unknown recipe"))
+    method = all_methods().get(name)
+    if method is None:
+        return name
+    on = {term: objective.get(term) or {"supervision": "none"} for term in method.reads}
+    on = {term: told for term, told in on.items() if term in method.always or told.get("supervision") != "none"}
+    english = _english_answers(objective)
+    if not on:
+        return ", ".join([f"plain {method_label(method.reduces_to.get((), name))}", *english])
+    own = [f"at layer {on[term]['layer']}" for term in method.always if "layer" in on[term]]
+    terms = [describe_term(term, told) for term, told in on.items() if term not in method.always]
+    if method.reduces_to:  # nothing but its terms
+        return ", ".join([*terms, *english])
+    return ", ".join([f"{method.label} {listed(own)}".strip(), *terms, *english])
+
+
+def _english_answers(objective: Mapping[str, Any]) -> list[str]:
+    """What is to be said of generation in English, where that is not what the method is about."""
+    languages = (objective.get("generation") or {}).get("languages", [])
+    return [] if "english" not in languages else ["English answers too" if "target" in languages else "English answers"]
+
+
+def describe_term(term: str, options: Mapping[str, Any]) -> str:
+    """A term of several that a method may have."""
+    kind = options.get("supervision")
+    what = f"{term} {kind}" if kind in ("logits", "feature") else term
+    return f"{what} at layer {options['layer']}" if "layer" in options else what
+
+
+def method_label(name: str) -> str:
+    """What a method is called; one that is not installed here by its own name."""
+    method = all_methods().get(name)
+    return name if method is None else method.label
 
 
 def arm_label(name: str) -> str:

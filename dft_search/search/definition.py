@@ -22,6 +22,7 @@ from dft_search.evaluation.choice import check_scoring, score_names
 from dft_search.evaluation.retention import ENGLISH_RETENTION, english_tasks
 from dft_search.models.loading import layer_count
 from dft_search.objectives.layers import paper_layers
+from dft_search.objectives.registry import find_method
 from dft_search.search.options import StudyOptions, Transfer
 from dft_search.search.samplers import grid_size, sampler_warnings
 from dft_search.search.space import Parameter, Space, Value, read_space
@@ -32,9 +33,9 @@ from dft_search.training.places import is_remote, normal, open_place
 from dft_search.training.recipe import Recipe, check_recipe
 
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
-ALIGNED = "objective.alignment.supervision"
 ENTROPY = "entropy"
 MAX_GRID = 10_000
+MAX_EACH = 128  # recipes that one confirmation compares
 PERFORMANCE = ("perf/memory_gb", "perf/tokens_per_s")  # of rank 0: peak over the trial, mean over its steps
 
 
@@ -69,7 +70,7 @@ class Definition:
     @property
     def warnings(self) -> list[str]:
         """What is allowed, but probably not meant, or not known yet; each a sentence."""
-        said = sampler_warnings(self.options, self.space)
+        said = sampler_warnings(self.options, self.space, self.fixed)
         if ENTROPY in self.options.first_points and self.proposed is None:
             said.append("first point entropy: its layers are found when the study starts, from the model's weights")
         return said
@@ -94,13 +95,16 @@ class Definition:
     def first_points(self) -> list[dict[str, Value]]:
         """The points to try first, completed to full points of the space, each once.
 
-        ``entropy`` is checked, and left out as long as its layers are not known.
+        ``entropy`` is checked, and left out as long as its layers are not known. Where the file asks for none, the
+        template of a method that is neither tft nor dft comes first: all others are points of those.
 
         Raises:
             RequestError: a point that the file asks for is not in the space.
         """
         asked = "first_points" in (self.document.data["study"] or {})
         points: list[dict[str, Value]] = []
+        if not asked and self.recipe.objective.method not in ("tft", "dft"):
+            points.append(self.complete({}))
         for index, given in enumerate(self.options.first_points):
             try:
                 found = self._first(given)
@@ -137,8 +141,12 @@ class Definition:
         stand where the paper's would.
         """
         none: dict[str, Value] = {f"{CONVERSION}.supervision": "none", f"{THINKING}.supervision": "none"}
-        if ALIGNED in self.space.by_key or self.recipe.objective.alignment.supervision != "none":
-            none[ALIGNED] = "none"
+        for other in find_method("dft").reads:
+            key = f"objective.{other}.supervision"
+            if key in none:
+                continue
+            if key in self.space.by_key or self.recipe.objective.sections[other].on:
+                none[key] = "none"
         if name == "sft":
             return {"objective.method": "sft", **none}
         if "objective.method" in self.space.by_key or self.recipe.objective.method not in ("dft", "tft"):
@@ -238,6 +246,7 @@ def load_study(path: str | Path, overrides: Iterable[str] = (), *, name: str | N
     definition.first_points()
     _check_corners(definition)
     _check_grid(definition)
+    _check_each(definition)
     return definition
 
 
@@ -356,6 +365,25 @@ def _check_grid(definition: Definition) -> None:
     if points > MAX_GRID:
         hint = f"at most {MAX_GRID} points, or another sampler"
         raise RequestError(definition.document.problem(f"the grid has {points} points", ("space",), expected=hint))
+
+
+def _check_each(definition: Definition) -> None:
+    """``confirm.each`` names parameters of the space that have a few values together. Raises RequestError."""
+    keys, place = definition.options.confirm.contested, ("study", "confirm", "each")
+    for key in keys:
+        parameter = definition.space.by_key.get(key)
+        if parameter is None:
+            near = nearest(key, definition.space.by_key)
+            raise RequestError(definition.document.problem(f"'{key}' is not in the space", place, nearest=near))
+        try:
+            parameter.values()
+        except RequestError:
+            message = f"'{key}' has endlessly many values"
+            raise RequestError(definition.document.problem(message, place, expected="a choice or an int")) from None
+    found = len(definition.space.combinations(keys))
+    if keys and not 2 <= found <= MAX_EACH:
+        hint = f"2 to {MAX_EACH}"
+        raise RequestError(definition.document.problem(f"{found} values to compare", place, expected=hint))
 
 
 def _flat(node: Any, prefix: str) -> Iterable[tuple[str, Value]]:

@@ -31,7 +31,7 @@ class StudyInputs:
         """The rows of a recipe of the study; a control has other ones than the template."""
         key = _key(recipe)
         if key not in self._rows:
-            self._rows[key] = training_input(recipe, read_rows(recipe.data.train, method=recipe.method))
+            self._rows[key] = training_input(recipe, read_rows(recipe.data.train, needs=recipe.needs))
         return self._rows[key]
 
     def items(self, recipe: Recipe, parts: list[Part]) -> list[DataInput]:
@@ -48,9 +48,11 @@ def training_input(recipe: Recipe, rows: Rows) -> DataInput:
     named = [_described(entry) for entry in files]
     is_hub = len(files) == 1 and isinstance(files[0], HubSet) and "://" not in files[0].hub
     more = f" and {len(named) - 1} more" if len(named) > 1 else ""
-    train, unused = recipe.data.train, recipe.data.train.unused(recipe.method)
+    train, unused = recipe.data.train, recipe.data.train.unused(recipe.needs)
     used = {name: getattr(train, name) for name in ("english", "english_rows") if name not in unused}
     used |= {"mixture": train.mixture} if train.mixture is not None else {}
+    used |= {"rows": train.rows} if train.rows is not None else {}
+    used |= {"transfer": train.transfer.model_dump(mode="json", exclude_none=True)} if recipe.needs.made else {}
     profile = {"num_rows": len(rows.rows), **({"dropped": rows.dropped} if rows.dropped else {})}
     return DataInput(
         _short(named[0]["uri"]) + more,
@@ -82,7 +84,7 @@ def item_inputs(scoring: ScoringOptions, part: Part) -> list[DataInput]:
 
 def _key(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     """What decides about the rows of a recipe: its data options, as far as its method uses them."""
-    train, unused = recipe.data.train, recipe.data.train.unused(recipe.method)
+    train, unused = recipe.data.train, recipe.data.train.unused(recipe.needs)
     return train.model_dump_json(exclude=unused), tuple(sorted(unused))
 
 

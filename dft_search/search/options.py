@@ -91,15 +91,21 @@ class Confirm(Options):
 
     Attributes:
         top: how many of the search's best recipes run again; the best of them on select becomes the champion.
+        each: a key of the space, or several. The best recipe of each of their values (combinations) runs again instead
+            of ``top`` of all, plain TFT and SFT among them: a contest of methods, a sweep over layers or sizes.
+        equal_flops: with ``each``, every recipe runs for the FLOPs of the tuned TFT run, so on fewer rows.
         seeds: of each recipe and arm.
         arms: what runs beside them: ``base`` (untuned, scored once), ``sft``, ``tft`` (tuned by a search of its own),
             ``tft_english`` (TFT with the same English rows as further training rows), ``tft_equal_flops`` (TFT for as
             many FLOPs as the champion), ``thinking_at_top`` (is depth what helps?), ``shuffled_english`` (the champion
-            with English sides given to other rows: is content what helps?), ``paper`` (the paper's layers).
+            with English sides given to other rows: is content what helps? With ``each``, all recipes that read
+            English), ``paper`` (the paper's layers).
         tuning_trials: of the search that tunes TFT; ``auto`` is as many as the study's own.
     """
 
     top: int = Field(2, ge=1, le=20)
+    each: str | Annotated[list[str], Field(min_length=1)] | None = None
+    equal_flops: bool = False
     seeds: int = Field(3, ge=1, le=100)
     arms: list[Arm] = ["tft", "thinking_at_top"]
     tuning_trials: Annotated[int, Field(ge=1, le=9_000)] | Literal["auto"] = "auto"
@@ -112,6 +118,19 @@ class Confirm(Options):
         if "tft_equal_flops" in arms and "tft" not in arms:
             raise ValueError("tft_equal_flops needs tft beside it")
         return arms
+
+    @model_validator(mode="after")
+    def _contest(self) -> Self:
+        if self.each is not None and "top" in self.model_fields_set:
+            raise ValueError("top and each do not go together: each takes the best recipe of every value")
+        if self.equal_flops and (self.each is None or "tft" not in self.arms):
+            raise ValueError("equal_flops needs each, and tft among the arms")
+        return self
+
+    @property
+    def contested(self) -> tuple[str, ...]:
+        """The keys of ``each``; none without it."""
+        return (self.each,) if isinstance(self.each, str) else tuple(self.each or ())
 
     @property
     def tunes(self) -> bool:

@@ -13,10 +13,14 @@ from dft_search.launch.connect import connected, this_machine
 from dft_search.launch.job import SlotSpec
 from dft_search.launch.planner import plan_on, plan_slots
 from dft_search.search.asker import Asker
+from dft_search.search.confirmation.contest import contest_size
 from dft_search.search.confirmation.power import plan_power
 from dft_search.search.confirmation.substudy import has_choice, tft_space, tuning_trials
 from dft_search.search.definition import Definition, load_study
+from dft_search.search.nodes import node_check, study_needs
 from dft_search.search.options import Slots, StudyOptions
+from dft_search.search.space import Space
+from dft_search.search.study_folder import studies_folder
 from dft_search.training.recipe import Recipe
 
 SUGGESTIONS = 6
@@ -34,13 +38,13 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
         overrides: ``KEY=VALUE``.
 
     Returns:
-        {valid, fits, slots, steps, gpu_hours, memory, smallest_effect, first_points, warnings: [sentence],
-        problems: [{file, line, key, expected, nearest, message}]}; ``memory`` as in ``search/plan_memory.py``,
-        ``smallest_effect`` as in ``confirmation/power.py``.
+        {valid, fits, slots, steps, runs, gpu_hours, memory, smallest_effect, first_points, warnings: [sentence],
+        problems: [{file, line, key, expected, nearest, message}]}; ``runs`` as in ``planned_runs``, ``memory`` as in
+        ``search/plan_memory.py``, ``smallest_effect`` as in ``confirmation/power.py``.
     """
     from dft_search.search.plan_memory import gpu_memory, own_gpu_memory, plan_memory  # torch, which no driver needs
 
-    empty: dict[str, Any] = {"slots": 0, "steps": None, "gpu_hours": None, "memory": None}
+    empty: dict[str, Any] = {"slots": 0, "steps": None, "runs": None, "gpu_hours": None, "memory": None}
     empty |= {"smallest_effect": None, "first_points": [], "warnings": []}
     try:
         definition = load_study(path, overrides)
@@ -52,17 +56,22 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
     if offline:
         found, memory = plan_slots(this_machine(), spec.bundle, spec.workers, most), own_gpu_memory()
     else:
-        with connected():
+        with connected() as ours:
             room = survey()
+            if not ours:
+                folder = studies_folder() / definition.options.name
+                needs = study_needs(definition.recipe, folder, definition.options.storage)
+                problems += node_check(needs, spec).look()
         found, memory = plan_on(room, spec.bundle, spec.workers, most), gpu_memory(room.nodes)
     if found.missing:
-        problems.append(definition.document.problem(found.missing, ("study", "slots")))
+        problems.insert(0, definition.document.problem(found.missing, ("study", "slots")))
     steps = _steps(definition.recipe, rows)
     return {
         "valid": True,
-        "fits": offline or found.slots > 0,
+        "fits": offline or (found.slots > 0 and not problems),
         "slots": found.slots,
         "steps": steps,
+        "runs": planned_runs(definition),
         "gpu_hours": _gpu_hours(definition, steps),
         "memory": plan_memory(definition, memory),
         "smallest_effect": plan_power(definition),
@@ -85,9 +94,9 @@ def slot_spec(shape: Slots, folder: str) -> SlotSpec:
 
 
 def _count_rows(recipe: Recipe) -> int:
-    from dft_search.data.rows import read_rows
+    from dft_search.training.rows import training_rows
 
-    return len(read_rows(recipe.data.train, method=recipe.method).rows)
+    return len(training_rows(recipe).rows)
 
 
 def _steps(recipe: Recipe, rows: int | None) -> int | None:
@@ -100,6 +109,28 @@ def _steps(recipe: Recipe, rows: int | None) -> int | None:
     return None if rows is None else math.ceil((length.epochs or 0) * rows / recipe.training.batch_rows)
 
 
+def planned_runs(definition: Definition) -> dict[str, int]:
+    """How many runs a study takes, at most: {search, tuning, confirm}; ``tuning`` is that of plain TFT."""
+    options, confirm = definition.options, definition.options.confirm
+    trained = [arm for arm in confirm.arms if arm != "base"]
+    recipes = confirm.top + len(trained)
+    if confirm.contested:
+        recipes = contest_size(definition)
+    tuned = tft_space(definition)
+    return {
+        "search": _trials(definition, definition.space, options.budget.trials),
+        "tuning": _trials(definition, tuned, tuning_trials(options)) if confirm.tunes and has_choice(tuned) else 0,
+        "confirm": confirm.seeds * recipes,
+    }
+
+
+def _trials(definition: Definition, space: Space, budget: int) -> int:
+    """A budget of trials, or a grid that has fewer points."""
+    if definition.options.sampler != "grid":
+        return budget
+    return min(budget, sum(1 for _ in space.grid(definition.fixed)))
+
+
 def _gpu_hours(definition: Definition, steps: int | None) -> float | None:
     """A rough upper bound, as if nothing were pruned: 6 FLOPs a parameter and token, at a usual rate. None on CPU."""
     from dft_search.models.loading import raw_config
@@ -108,10 +139,7 @@ def _gpu_hours(definition: Definition, steps: int | None) -> float | None:
     options, training = definition.options, definition.recipe.training
     if steps is None or not options.slots.gpus_per_worker:
         return None
-    trained = [arm for arm in options.confirm.arms if arm != "base"]
-    runs = options.budget.trials + options.confirm.seeds * (options.confirm.top + len(trained))
-    if options.confirm.tunes and has_choice(tft_space(definition)):
-        runs += tuning_trials(options)
+    runs = sum(planned_runs(definition).values())
     flops = 6.0 * parameter_count(raw_config(definition.recipe.model)) * ROW_TOKENS * training.batch_rows * steps
     return round(runs * flops / FLOPS_PER_GPU / 3600, 1)
 

@@ -1,11 +1,12 @@
 """Optuna's samplers by name, made anew for every ask, and what is to be said where one suits a study badly."""
 
 import warnings
+from collections.abc import Mapping
 
 import optuna
 
 from dft_search.search.options import StudyOptions
-from dft_search.search.space import Space
+from dft_search.search.space import Space, Value
 
 GENERATIONS = 5  # that a genetic search should see at least
 CMAES_TRIALS = 20  # per continuous parameter, below which CMA-ES has hardly moved
@@ -33,8 +34,11 @@ def population_size(options: StudyOptions) -> int:
     return max(4, min(50, options.budget.trials // GENERATIONS))
 
 
-def sampler_warnings(options: StudyOptions, space: Space) -> list[str]:
-    """Where the sampler suits the space or the budget badly; each a sentence for the user."""
+def sampler_warnings(options: StudyOptions, space: Space, fixed: Mapping[str, Value] | None = None) -> list[str]:
+    """Where the sampler suits the space or the budget badly; each a sentence for the user.
+
+    ``fixed`` are the values of the template recipe, for conditions.
+    """
     said: list[str] = []
     name, trials = options.sampler, options.budget.trials
     conditional = [parameter.key for parameter in space.parameters if parameter.when]
@@ -52,7 +56,7 @@ def sampler_warnings(options: StudyOptions, space: Space) -> list[str]:
         said.append(f"sampler nsga2 wants at least {10 * GENERATIONS} trials for {GENERATIONS} generations of 10")
     if name == "gp" and trials > 500:
         said.append("sampler gp takes long per suggestion after some 500 trials; tpe does not")
-    if name == "grid" and options.budget.trials < (points := grid_size(space)):
+    if name == "grid" and options.budget.trials < (points := sum(1 for _ in space.grid(fixed or {}))):
         said.append(f"the grid has {points} points, of which the budget of {trials} trials sees the first ones only")
     return said
 

@@ -4,7 +4,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from dft_search.config.files import write_json, write_text
@@ -107,6 +107,7 @@ class StudySession:
                 parts,
                 untrained=untrained,
                 known=record.fraction,
+                kept=self.folder.kept(self.options.storage),
             )
 
     def _open_run(self, record: TrialRecord, recipe: Recipe, parts: list[Any], untrained: bool) -> None:
@@ -130,7 +131,7 @@ class StudySession:
         record.mlflow_run_id = new_run()  # written down first: a run that nobody knows of would stay open for ever
         self.folder.write_trial(record)
         record.mlflow_run_id = self.tracker.start_trial(self.parent, name, params, tags, record.mlflow_run_id)
-        text = json.dumps({"recipe": recipe.model_dump(mode="json", by_alias=True)}, indent=1)
+        text = json.dumps({"recipe": recipe.written()}, indent=1)
         self.tracker.log_text(record.mlflow_run_id, text, "recipe.yaml")
         self.tracker.log_inputs(record.mlflow_run_id, read)
 
@@ -292,8 +293,11 @@ class StudySession:
                 self.tidied.add(record.trial)
 
     def _worth_keeping(self) -> set[int]:
-        """The best ``confirm.top`` trials, and as many that may become the champion: the recipe of an arm may not."""
+        """The best ``confirm.top`` trials, and as many that may become the champion: the recipe of an arm may not. In a
+        contest the best of each value."""
         ranked, confirm = self.ranked(), self.options.confirm
+        if confirm.contested:
+            return {record.trial for record in best_of_each(ranked, confirm.contested).values()}
         own = [record for record in ranked if self.definition.recipe_for(record.params).method not in confirm.arms]
         return {record.trial for record in [*ranked[: confirm.top], *own[: confirm.top]]}
 
@@ -307,6 +311,16 @@ class StudySession:
         done = [r for r in self.records.values() if r.phase == "search" and r.outcome == Outcome.COMPLETED]
         sign = self.options.guide.sign
         return sorted(done, key=lambda r: (not r.feasible, -sign * self.value(r), r.trial))
+
+
+def best_of_each(ranked: Sequence[TrialRecord], keys: Collection[str]) -> dict[str, TrialRecord]:
+    """The first record of each combination of values of some parameters, by the combination as JSON."""
+    found: dict[str, TrialRecord] = {}
+    for record in ranked:
+        of_keys = {key: value for key, value in record.params.items() if key in keys}
+        if of_keys:
+            found.setdefault(json.dumps(of_keys, sort_keys=True), record)
+    return found
 
 
 def metric_value(scores: Mapping[str, Mapping[str, Any]], metric: str) -> float:

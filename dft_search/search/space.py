@@ -223,6 +223,23 @@ class Space:
 
         yield from extend(0, {}, {})
 
+    def combinations(self, keys: Collection[str]) -> list[dict[str, Value]]:
+        """What values some parameters may have together, each combination once; conditions on others count as met.
+
+        Raises RequestError for a float without step.
+        """
+        found: list[dict[str, Value]] = [{}]
+        for parameter in self.parameters:
+            if parameter.key not in keys:
+                continue
+            among = {key: allowed for key, allowed in parameter.when.items() if key in keys}
+            wider: list[dict[str, Value]] = []
+            for point in found:
+                met = all(point.get(key) in allowed for key, allowed in among.items())
+                wider += [{**point, parameter.key: value} for value in parameter.values()] if met else [point]
+            found = wider
+        return [point for point in found if point]
+
 
 def _label(value: Value) -> Value:
     """What stands for a choice in Optuna, which stores plain values alone: JSON for lists and mappings."""

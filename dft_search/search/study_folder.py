@@ -93,6 +93,10 @@ class StudyFolder:
             return str(self.trial(number) / "checkpoints")
         return join(normal(storage), self.path.name, f"t{number:04d}")
 
+    def kept(self, storage: str | None) -> str:
+        """Where lies what trials share, such as what the untrained base says of the rows."""
+        return str(self.path / "kept") if storage is None else join(normal(storage), self.path.name, "kept")
+
     def write_trial(self, record: TrialRecord) -> None:
         write_json(self.trial(record.trial) / "trial.json", asdict(record))
 

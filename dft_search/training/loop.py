@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dft_search.config import Problem, RequestError, expand_path
+from dft_search.config import Interrupted, Problem, RequestError, expand_path
 from dft_search.data.encode import Encoded
 from dft_search.training import base, checkpoints
 from dft_search.training.micro import OutOfMemory, is_out_of_memory, micro_batch_rows
-from dft_search.training.places import remove
-from dft_search.training.recipe import Recipe
+from dft_search.training.places import join, remove
+from dft_search.training.recipe import Recipe, longest_row
+from dft_search.training.reference import Reference
 from dft_search.training.reporter import Decision, Report, Reporter, StepRecord
 from dft_search.training.saver import Saver
 from dft_search.training.schedule import rung_steps, total_steps
 from dft_search.training.seeds import derive
 from dft_search.training.session import Session
 from dft_search.training.step import Diverged, Prepared, Stepper
+from dft_search.training.teacher import Teacher
 from dft_search.training.workspace import Built, Workspace
 
 __all__ = ["Diverged", "Run", "RunEnd", "run_training", "score_untrained"]
@@ -37,6 +39,8 @@ class Run:
         background: write checkpoints beside the steps, from a copy in main memory.
         steps_limit: stop after so many steps, unscored and without a checkpoint (replays).
         micro_batch_rows: rows of a micro-batch in place of what the recipe says or leaves to choice.
+        kept: folder or URL of what is computed once and read by all runs of a study (``reference.py``, ``teacher.py``);
+            by default a folder of the run's own.
         known: fraction of the newest report that the caller holds, 0 for none. A checkpoint that has told more is of no
             use to it, since a report is told once: the run begins anew. None: any checkpoint is gone on from.
     """
@@ -50,6 +54,7 @@ class Run:
     steps_limit: int | None = None
     micro_batch_rows: int | None = None
     known: float | None = None
+    kept: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,16 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
     """
     if not session.same(derive(recipe.hash, run.seed)):
         raise RequestError(Problem(f"the ranks of run '{run.name}' were given different recipes or seeds"))
-    data = workspace.encoded(recipe)
+    place = run.kept or join(run.folder, "kept")
+    try:
+        teacher = Teacher(recipe, workspace, session, reporter, place=place, folder=run.folder)
+        answers = teacher.answers() if recipe.needs.made else None
+    except Interrupted:
+        return RunEnd("interrupted", 0, 0.0)
+    data = workspace.encoded(recipe, answers)
     built = workspace.build(recipe, session, run.seed)
-    return _Progress(recipe, run, reporter, session, data, built).go()
+    reference = workspace.reference(recipe, place, data, base_fingerprint(recipe, built), session)
+    return _Progress(recipe, run, reporter, session, data, built, reference).go()
 
 
 def score_untrained(recipe: Recipe, run: Run, reporter: Reporter, session: Session, workspace: Workspace) -> None:
@@ -89,11 +101,20 @@ _SAME = ("recipe_hash", "seed", "data_fingerprint", "base_fingerprint", "total")
 class _Progress:
     """The state of a run between its steps."""
 
-    def __init__(self, recipe: Recipe, run: Run, reporter: Reporter, session: Session, data: Encoded, built: Built):
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        reporter: Reporter,
+        session: Session,
+        data: Encoded,
+        built: Built,
+        reference: Reference | None,
+    ):
         self.recipe, self.run, self.reporter, self.session = recipe, run, reporter, session
         self.data, self.built = data, built
         training = recipe.training
-        per_row = sum(_generation_tokens(row.segments, recipe.method) for row in data) / len(data)
+        per_row = sum(_generation_tokens(row.segments, recipe.objective.generates) for row in data) / len(data)
         self.total = total_steps(
             training.length, rows=len(data), batch_rows=training.batch_rows, tokens_per_row=per_row
         )
@@ -101,15 +122,17 @@ class _Progress:
         rows = run.micro_batch_rows or micro_batch_rows(
             training,
             built.model.config,
-            max_length=recipe.data.max_length,
+            max_length=longest_row(recipe),
             parameters=sum(parameter.numel() for parameter in built.model.parameters()),
             compute=built.compute,
             world_size=session.world_size,
             device=session.device,
         )
-        self.stepper = Stepper(recipe, built, data, session, seed=run.seed, total=self.total, micro_rows=rows)
+        self.stepper = Stepper(
+            recipe, built, data, session, seed=run.seed, total=self.total, micro_rows=rows, reference=reference
+        )
         self.saver = Saver(run.folder, built.model, self.stepper.optimizer, session, background=run.background)
-        self.base = _base_fingerprint(recipe, built)
+        self.base = base_fingerprint(recipe, built)
         self.step = 0
         self.tokens = 0
         self.flops = 0.0
@@ -271,7 +294,7 @@ class _Progress:
         self.unsent = Report.from_dict(state["unsent"]) if state["unsent"] else None
 
 
-def _base_fingerprint(recipe: Recipe, built: Built) -> str | None:
+def base_fingerprint(recipe: Recipe, built: Built) -> str | None:
     """What identifies the base model, whose frozen weights a checkpoint leaves out."""
     folder = Path(expand_path(recipe.model.path))
     if folder.is_dir():
@@ -279,7 +302,6 @@ def _base_fingerprint(recipe: Recipe, built: Built) -> str | None:
     return getattr(built.model.config, "_commit_hash", None)  # of a model from the hub
 
 
-def _generation_tokens(segments: Mapping[str, list[int]], method: str) -> int:
+def _generation_tokens(segments: Mapping[str, list[int]], side: str) -> int:
     """Tokens of one row that the generation term reads or predicts: what a length in tokens counts."""
-    side = {"sft": "english", "lm": "text"}.get(method, "target")
     return sum(len(tokens) for name, tokens in segments.items() if name in (side, f"{side}_prompt", f"{side}_answer"))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +18,17 @@ from dft_search.config import (
     is_portable,
     load_document,
 )
+from dft_search.data.needs import MADE, PARALLEL, RowNeeds
 from dft_search.data.options import DataOptions, anchor_files
+from dft_search.data.transfer import TEACHERS
 from dft_search.evaluation.options import ScoringOptions, TaskChoice
 from dft_search.models.loading import layer_count
 from dft_search.models.options import ModelOptions
 from dft_search.objectives.check import check_objective
 from dft_search.objectives.options import Objective
 from dft_search.training.options import LayersChoice, TrainingOptions
+
+TEACHER_KEY = "recipe.data.train.transfer.teacher"
 
 
 class Recipe(Options):
@@ -48,11 +53,23 @@ class Recipe(Options):
         """The method in its canonical form: ``dft`` without any supervision is ``tft``."""
         return self.objective.canonical()["method"]
 
+    @property
+    def needs(self) -> RowNeeds:
+        """What it reads of a row of its files."""
+        return MADE if self.objective.makes_rows else self.objective.needs
+
     def canonical(self) -> dict[str, Any]:
         """What a run of this recipe really uses; two recipes that differ elsewhere are the same recipe."""
-        unused = {"data": {"train": self.data.train.unused(self.method)}}
+        unused = {"data": {"train": self.data.train.unused(self.needs)}}
         plain = self.model_dump(mode="json", exclude_none=True, exclude=unused)
         return {**plain, "objective": self.objective.canonical()}
+
+    def written(self) -> dict[str, Any]:
+        """All of it as a file holds it, with defaults, for readers who may not have the same plug-ins."""
+        exclude: dict[str, Any] = {"objective": self.objective.unread}
+        if not self.needs.made:  # long, and of no meaning for other methods
+            exclude["data"] = {"train": {"transfer"}}
+        return self.model_dump(mode="json", by_alias=True, exclude=exclude)
 
     @property
     def hash(self) -> str:
@@ -84,6 +101,11 @@ def _anchored(choice: TaskChoice, base: Path) -> TaskChoice:
     return choice.model_copy(update={"task": expand_path(choice.task, base)})
 
 
+def longest_row(recipe: Recipe) -> int:
+    """Tokens that a full row counts for where memory is shared out; twice as many where answers follow both prompts."""
+    return recipe.data.max_length * (2 if recipe.objective.crosses_answers else 1)
+
+
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Document, Recipe]:
     """Read the ``recipe`` section of any file that has one.
 
@@ -113,16 +135,17 @@ def check_recipe(recipe: Recipe) -> list[Problem]:
                 expected=f"at most {training.batch_rows}, or auto",
             )
         )
-    if recipe.objective.contrasts_rows and training.micro_batch_rows in ("auto", 1):
+    contrasting = [name for name, options in recipe.objective.supervisions.items() if options.contrasts_rows]
+    if contrasting and training.micro_batch_rows in ("auto", 1):
         problems.append(
             Problem(
-                f"{training.micro_batch_rows} will not do: alignment tells a row apart from the others of its "
+                f"{training.micro_batch_rows} will not do: {contrasting[0]} tells a row apart from the others of its "
                 "micro-batch, so their number is part of the loss",
                 key="recipe.training.micro_batch_rows",
                 expected="a number from 2",
             )
         )
-    if recipe.data.train.english_rows and recipe.objective.supervisions:
+    if recipe.data.train.english_rows and recipe.needs == PARALLEL:
         problems.append(
             Problem(
                 "English rows have nothing that deep supervision could read",
@@ -142,4 +165,18 @@ def check_recipe(recipe: Recipe) -> list[Problem]:
                 expected=f"layers 1..{layers}",
             )
         )
+    problems += _teacher_problems(recipe)
     return [*problems, *check_objective(recipe.objective, layers, training.trainable)]
+
+
+def _teacher_problems(recipe: Recipe) -> list[Problem]:
+    """What is wrong with a teacher that is a model of its own."""
+    teacher = recipe.data.train.transfer.teacher
+    if not recipe.needs.made or teacher in TEACHERS:
+        return []
+    try:
+        layer_count(recipe.model.model_copy(update={"path": teacher, "revision": None}))
+    except RequestError as error:
+        expected = "sft, base, or a model"
+        return [replace(problem, key=TEACHER_KEY, expected=expected) for problem in error.problems]
+    return []

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from dft_search.data.encode import EncodedRow, encode_rows
+from dft_search.data.needs import PARALLEL
 from dft_search.data.options import DataOptions, TrainOptions
 from dft_search.data.rows import Rows, read_rows
 
@@ -75,7 +76,7 @@ def real_rows(
     options = DataOptions(
         train=TrainOptions(files=[str(files[language])]), max_length=MAX_LENGTH, target_language=language
     )
-    read = read_rows(options.train, method="dft")
+    read = read_rows(options.train, needs=PARALLEL)
     sample = random.Random(seed).sample(read.rows, min(POOL, len(read.rows)))
     encoded = encode_rows(Rows(sample, {}, ""), tokenizer, options)
     return Chosen(length_grouped(encoded.rows, micro_rows, quantiles, seed), encoded.has_bos)
@@ -147,7 +148,7 @@ def _train(texts: Iterator[str], vocabulary: int) -> Any:
 
 def _texts(files: dict[str, Path]) -> Iterator[str]:
     for path in files.values():
-        for number, row in enumerate(read_rows(TrainOptions(files=[str(path)]), method="dft").rows):
+        for number, row in enumerate(read_rows(TrainOptions(files=[str(path)]), needs=PARALLEL).rows):
             yield from (row.en_instruction, row.en_input, row.en_output)
             if number % TARGET_EVERY == 0:
                 yield from (row.tgt_instruction, row.tgt_input, row.tgt_output)

@@ -18,6 +18,7 @@ if ROOT not in sys.path:
 from dft_search.bundle.facts import versions  # noqa: E402
 from dft_search.bundle.verify import verify  # noqa: E402
 from dft_search.config.files import write_json, write_text  # noqa: E402
+from dft_search.data.needs import PARALLEL  # noqa: E402
 from dft_search.data.rows import read_rows  # noqa: E402
 from dft_search.search.study_folder import StudyFolder, TrialRecord  # noqa: E402
 from dft_search.training.recipe import Recipe  # noqa: E402
@@ -68,7 +69,7 @@ def write_study(folder: Path, world: Path, *, dtype: str = "float32", confirmed:
     """
     files = StudyFolder(folder)
     template = make_recipe(world, "logits", dtype=dtype)
-    rows = read_rows(template.data.train, method="dft")
+    rows = read_rows(template.data.train, needs=PARALLEL)
     files.path.mkdir(parents=True)
     section = template.model_dump(mode="json", exclude_unset=True, by_alias=True)
     settings = {"name": "tiny", "slots": {"workers": 1}, "objective": {"maximize": "score"}}

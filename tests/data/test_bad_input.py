@@ -3,16 +3,17 @@
 import pytest
 
 from dft_search.config import RequestError, build, parse_document
+from dft_search.data.needs import PARALLEL, TARGET, TEXT
 from dft_search.data.options import DataOptions, FileJoin, HubSet, TrainOptions, anchor_files, looks_like_hub_name
 from dft_search.data.rows import read_rows
 
 KEY = "recipe.data.train"
 
 
-def problem(*files, method="dft", fields=None):
+def problem(*files, needs=PARALLEL, fields=None):
     """The one problem of a request."""
     with pytest.raises(RequestError) as caught:
-        read_rows(TrainOptions(files=list(files), fields=fields), method=method)
+        read_rows(TrainOptions(files=list(files), fields=fields), needs=needs)
     assert len(caught.value.problems) == 1, str(caught.value)
     return caught.value.problems[0]
 
@@ -75,7 +76,7 @@ def test_empty_list(write):
 def test_broken_json_names_the_line(name, content, line, text, write):
     fields = {"text": "id"}
     path = write(name, content)
-    found = problem(path, method="lm", fields=fields)
+    found = problem(path, needs=TEXT, fields=fields)
     assert text in found.message and found.line == line and found.file == path
 
 
@@ -87,7 +88,7 @@ def test_missing_columns_all_at_once_with_the_nearest(write, records):
     wrong = [{"inst_en": row["en_instruction"], "tgt_instructions": "x", "en_output": "y"} for row in records]
     for name in ("a.jsonl", "a.parquet"):
         with pytest.raises(RequestError) as caught:
-            read_rows(TrainOptions(files=[write(name, wrong)]), method="dft")
+            read_rows(TrainOptions(files=[write(name, wrong)]), needs=PARALLEL)
         found = caught.value.problems
         assert [p.message.rpartition(" ")[2] for p in found] == ["en_instruction", "tgt_instruction", "tgt_output"]
         assert found[1].nearest == "tgt_instructions" and found[0].key == f"{KEY}.fields"
@@ -105,7 +106,7 @@ def test_mapped_column_that_is_not_there(write, records):
 
 
 def test_mapped_text_column_that_is_not_there(write, records):
-    assert problem(write("a.jsonl", records), method="lm", fields={"text": "body"}).key == f"{KEY}.fields.text"
+    assert problem(write("a.jsonl", records), needs=TEXT, fields={"text": "body"}).key == f"{KEY}.fields.text"
 
 
 def test_inputs_on_one_side_alone_are_a_slip(write, records):
@@ -115,8 +116,8 @@ def test_inputs_on_one_side_alone_are_a_slip(write, records):
 
 
 def test_plain_text_for_another_method(write):
-    found = problem(write("a.txt", "text\n"), method="tft")
-    assert "method tft" in found.message and "method lm" in found.expected
+    found = problem(write("a.txt", "text\n"), needs=TARGET)
+    assert "reads the target language" in found.message and "method lm" in found.expected
 
 
 @pytest.mark.parametrize(("value", "kind"), [(5, "int"), (["a"], "list"), ({"a": 1}, "dict"), (True, "bool")])

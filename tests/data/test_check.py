@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dft_search.data.check import KINDS, check_rows
+from dft_search.data.needs import PARALLEL
 from dft_search.data.overlap import Index
 from dft_search.data.row import Row
 from dft_search.evaluation.check_data import inspect_data, render_findings
@@ -109,7 +110,7 @@ def test_eight_planted_faults_are_found_and_nothing_else(rows, tmp_path, recipe_
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", encoding="utf-8")
     scoring: ScoringOptions = scoring_on(write_task(tmp_path, "trains", {"steer": [question], "select": ["它为什么"]}))
-    told = inspect_data(recipe_data(file), scoring, method="dft")
+    told = inspect_data(recipe_data(file), scoring, needs=PARALLEL)
     found = {(finding["row"], finding["kind"]) for finding in told["findings"]}
     assert found - {(200, "length_ratio")} == set(planted.items())  # English text is longer than Chinese
     assert told["parts"] == []
@@ -121,6 +122,6 @@ def test_what_is_printed_names_the_row_and_what_is_wrong(tmp_path, recipe_data, 
     file = tmp_path / "rows.jsonl"
     bad = {name: getattr(GOOD, name) for name in FIELDS} | {"tgt_output": ""}
     file.write_text(json.dumps(bad) + "\n")
-    render_findings(inspect_data(recipe_data(file), None, method="dft"), 3, Console(width=100))
+    render_findings(inspect_data(recipe_data(file), None, needs=PARALLEL), 3, Console(width=100))
     printed = capsys.readouterr().out
     assert "1 row, 1 with findings" in printed and "tgt_output empty" in printed and KINDS["empty"] in printed

@@ -3,6 +3,7 @@
 import pytest
 
 from dft_search.config import RequestError
+from dft_search.data.needs import PARALLEL, TARGET
 from dft_search.data.options import TrainOptions
 from dft_search.data.rows import read_rows
 from dft_search.objectives.options import Objective
@@ -20,27 +21,27 @@ def target(row):
 
 def test_shuffled_english_is_all_of_it_and_nowhere_its_own(write, records, row_list):
     options = TrainOptions(files=[write("rows.jsonl", records)], english="shuffled")
-    rows = read_rows(options, method="dft").rows
+    rows = read_rows(options, needs=PARALLEL).rows
     assert [target(row) for row in rows] == [target(row) for row in row_list]
     assert sorted(map(english, rows)) == sorted(map(english, row_list))
     assert all(english(row) != english(own) for row, own in zip(rows, row_list, strict=True))
-    assert read_rows(options, method="dft").rows == rows  # the same every time
-    assert read_rows(options, method="tft").rows == row_list  # reads no English
+    assert read_rows(options, needs=PARALLEL).rows == rows  # the same every time
+    assert read_rows(options, needs=TARGET).rows == row_list  # reads no English
     one = options.model_copy(update={"files": [write("one.jsonl", records[:1])]})
     with pytest.raises(RequestError, match=r"english: one row has no other one's"):
-        read_rows(one, method="dft")
+        read_rows(one, needs=PARALLEL)
 
 
 def test_english_rows_are_trained_like_those_in_the_target_language(write, records, row_list):
     options = TrainOptions(files=[write("rows.jsonl", records)], english_rows=True)
-    rows = read_rows(options, method="tft").rows
+    rows = read_rows(options, needs=TARGET).rows
     assert rows[: len(row_list)] == row_list
     assert [target(row) for row in rows[len(row_list) :]] == [(f"{row.id}/en", *english(row)) for row in row_list]
     assert not any(any(english(row)) for row in rows[len(row_list) :])
     bare = [{key: text for key, text in row.items() if not key.startswith("en_")} for row in records]
-    assert len(read_rows(TrainOptions(files=[write("bare.jsonl", bare)]), method="tft").rows) == len(bare)
+    assert len(read_rows(TrainOptions(files=[write("bare.jsonl", bare)]), needs=TARGET).rows) == len(bare)
     with pytest.raises(RequestError, match="en_instruction"):
-        read_rows(options.model_copy(update={"files": [write("bare.jsonl", bare)]}), method="tft")
+        read_rows(options.model_copy(update={"files": [write("bare.jsonl", bare)]}), needs=TARGET)
 
 
 def recipe(method: str, folder, **train) -> Recipe:

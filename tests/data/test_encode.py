@@ -7,6 +7,7 @@ import pytest
 
 from dft_search.config import RequestError
 from dft_search.data.encode import encode_row, encode_rows, has_bos
+from dft_search.data.needs import PARALLEL
 from dft_search.data.options import DataOptions, TrainOptions
 from dft_search.data.row import Row
 from dft_search.data.rows import Rows, fingerprint, read_rows
@@ -224,7 +225,7 @@ def test_fingerprint_tells_tokenizer_length_text_and_order(tokenizers, row_list)
 
 
 def test_real_rows_in_seconds(data_folder, tokenizers):
-    rows = read_rows(TrainOptions(files=[str(data_folder / "train" / "alpaca_en_zh.train.jsonl")]), method="dft")
+    rows = read_rows(TrainOptions(files=[str(data_folder / "train" / "alpaca_en_zh.train.jsonl")]), needs=PARALLEL)
     start = time.monotonic()
     encoded = encode_rows(Rows(rows.rows[:2000], {}, ""), tokenizers("bpe_bos"), options(1024))
     assert time.monotonic() - start < 20

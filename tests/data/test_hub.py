@@ -13,6 +13,7 @@ import pytest
 
 from dft_search.config import RequestError
 from dft_search.data import hub
+from dft_search.data.needs import PARALLEL
 from dft_search.data.options import HubSet, TrainOptions
 from dft_search.data.rows import read_rows
 
@@ -61,7 +62,7 @@ def server() -> Iterator[str]:
 
 def problem(entry):
     with pytest.raises(RequestError) as caught:
-        read_rows(TrainOptions(files=[entry]), method="dft")
+        read_rows(TrainOptions(files=[entry]), needs=PARALLEL)
     (found,) = caught.value.problems
     assert found.key == "recipe.data.train.files[0]"
     return found
@@ -107,8 +108,9 @@ def test_nobody_answers(endpoint, monkeypatch):
 def test_offline_without_a_copy_in_the_cache(tmp_path):
     code = (
         "from dft_search.data.options import TrainOptions\n"
+        "from dft_search.data.needs import PARALLEL\n"
         "from dft_search.data.rows import read_rows\n"
-        "read_rows(TrainOptions(files=['org/name']), method='dft')\n"
+        "read_rows(TrainOptions(files=['org/name']), needs=PARALLEL)\n"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": os.getcwd()}
     start = time.monotonic()

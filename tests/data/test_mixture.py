@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dft_search.config import RequestError
+from dft_search.data.needs import PARALLEL
 from dft_search.data.options import FileJoin, HubSet, TrainOptions, source_name
 from dft_search.data.row import Row
 from dft_search.data.rows import read_rows
@@ -27,20 +28,20 @@ def counts(rows: list[Row]) -> Counter[str]:
 
 def test_rows_are_shared_out_by_weight_and_their_number_stays(write):
     given = options(write, {"zh": 30, "vi": 10}, mixture={"zh": 1.0, "vi": 1})
-    rows = read_rows(given, method="dft")
+    rows = read_rows(given, needs=PARALLEL)
     assert counts(rows.rows) == {"zh": 20, "vi": 20}
     assert Counter(row.id for row in rows.rows if row.id.startswith("vi")) == {f"vi{n}": 2 for n in range(10)}
     assert len({row.id for row in rows.rows if row.id.startswith("zh")}) == 20
-    assert read_rows(given, method="dft") == rows
+    assert read_rows(given, needs=PARALLEL) == rows
     other = given.model_copy(update={"mixture": {"zh": 3.0, "vi": 1.0}})
-    assert read_rows(other, method="dft") == read_rows(given.model_copy(update={"mixture": None}), method="dft")
+    assert read_rows(other, needs=PARALLEL) == read_rows(given.model_copy(update={"mixture": None}), needs=PARALLEL)
     none = given.model_copy(update={"mixture": {"zh": 0.0, "vi": 2.0}})
-    assert counts(read_rows(none, method="dft").rows) == {"vi": 40}
+    assert counts(read_rows(none, needs=PARALLEL).rows) == {"vi": 40}
 
 
 def test_a_placebo_is_mixed_after_its_english_is_shuffled(write):
     given = options(write, {"zh": 3, "vi": 3}, mixture={"zh": 2.0, "vi": 0.0}, english="shuffled")
-    rows = read_rows(given, method="dft").rows
+    rows = read_rows(given, needs=PARALLEL).rows
     assert counts(rows) == {"zh": 6} and all(row.id not in row.en_output for row in rows)
 
 
@@ -57,7 +58,7 @@ def test_a_file_without_usable_rows_has_no_weight(write):
     given = options(write, {"zh": 3}).files[0]
     empty = write("vi.jsonl", [{"en_instruction": "a", "en_output": "b", "tgt_instruction": "c", "tgt_output": ""}])
     with pytest.raises(RequestError, match="mixture.vi: no usable row"):
-        read_rows(TrainOptions(files=[given, empty], mixture={"zh": 1.0, "vi": 1.0}), method="dft")
+        read_rows(TrainOptions(files=[given, empty], mixture={"zh": 1.0, "vi": 1.0}), needs=PARALLEL)
 
 
 def test_names_of_files():

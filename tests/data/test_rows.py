@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 
 from dft_search.config import RequestError
+from dft_search.data.needs import ENGLISH, PARALLEL, TARGET, TEXT
 from dft_search.data.options import FileJoin, HubSet, TrainOptions
 from dft_search.data.row import Row
 from dft_search.data.rows import fingerprint, read_rows
 from dft_search.data.template import render_prompt
 
 
-def read(*files, method="dft", fields=None):
-    return read_rows(TrainOptions(files=list(files), fields=fields), method=method)
+def read(*files, needs=PARALLEL, fields=None):
+    return read_rows(TrainOptions(files=list(files), fields=fields), needs=needs)
 
 
 def sides(records):
@@ -88,18 +89,18 @@ def test_rows_empty_on_a_side_are_dropped_by_reason(write, records, row_list):
     assert [row.id for row in both.rows] == ["r3", "r4", "r5"]
     assert both.rows[0].en_input == ""
     assert both.dropped == {"empty_en_output": 1, "empty_tgt_instruction": 1, "empty_tgt_output": 1}
-    for method in ("tft", "sft"):  # all methods train on the same rows, so that they can be compared
-        assert read(path, method=method) == both
+    for needs in (TARGET, ENGLISH):  # all methods train on the same rows, so that they can be compared
+        assert read(path, needs=needs) == both
 
 
 def test_a_method_needs_its_side_alone(write, records, row_list):
     english = [{key: text for key, text in row.items() if not key.startswith("tgt")} for row in records]
     target = [{key: text for key, text in row.items() if not key.startswith("en")} for row in records]
-    assert read(write("en.jsonl", english), method="sft").rows == [Row(**row) for row in english]
-    assert read(write("tgt.jsonl", target), method="tft").rows == [Row(**row) for row in target]
-    assert read(write("both.jsonl", records), method="tft").rows == row_list
+    assert read(write("en.jsonl", english), needs=ENGLISH).rows == [Row(**row) for row in english]
+    assert read(write("tgt.jsonl", target), needs=TARGET).rows == [Row(**row) for row in target]
+    assert read(write("both.jsonl", records), needs=TARGET).rows == row_list
     with pytest.raises(RequestError, match="no column 'tgt_instruction'"):
-        read(write("en.jsonl", english), method="tft")
+        read(write("en.jsonl", english), needs=TARGET)
 
 
 def test_join_by_index_with_and_without_ids(write, records, row_list):
@@ -118,7 +119,7 @@ def test_join_by_id_in_english_order(write, records, row_list):
     both = read(pair)
     assert both.rows == row_list[1:5]
     assert both.dropped == {"no_tgt_row": 1, "no_en_row": 1}
-    assert read(pair, method="tft") == read(pair, method="sft") == both
+    assert read(pair, needs=TARGET) == read(pair, needs=ENGLISH) == both
 
 
 def test_join_with_mapped_columns(write, records, row_list):
@@ -133,16 +134,16 @@ def test_join_with_mapped_columns(write, records, row_list):
 
 
 def test_plain_text_lines(write):
-    rows = read(write("a.txt", "one\n\n two \r\nthree"), method="lm")
+    rows = read(write("a.txt", "one\n\n two \r\nthree"), needs=TEXT)
     assert [row.text for row in rows.rows] == ["one", " two ", "three"]
     assert rows.dropped == {"empty_text": 1}
 
 
 def test_text_column_comes_first_for_plain_language_modelling(write, records):
     with_text = [{**row, "text": f"text {row['id']}"} for row in records]
-    assert [row.text for row in read(write("rows.jsonl", with_text), method="lm").rows][:2] == ["text r0", "text r1"]
+    assert [row.text for row in read(write("rows.jsonl", with_text), needs=TEXT).rows][:2] == ["text r0", "text r1"]
     body = [{"body": "b"}]
-    assert read(write("rows.parquet", body), method="lm", fields={"text": "body"}).rows[0].text == "b"
+    assert read(write("rows.parquet", body), needs=TEXT, fields={"text": "body"}).rows[0].text == "b"
 
 
 def test_english_side_as_plain_text(write, records, row_list):
@@ -152,7 +153,7 @@ def test_english_side_as_plain_text(write, records, row_list):
     english, target = sides(records)
     pair = FileJoin(english=write("en.json", english), target=write("zh.json", target))
     for entry in (write("rows.jsonl", records), pair):
-        rows = read(entry, method="lm")
+        rows = read(entry, needs=TEXT)
         assert [row.text for row in rows.rows] == expected
         assert rows.dropped == {"empty_en_output": 1}
 
@@ -192,7 +193,7 @@ def test_real_rows(data_folder):
     assert len(rows.rows) == 11998 and rows.dropped == {}
     assert rows.rows[0].id == "alpaca-00014"
     english = {"en_instruction": "instruction", "en_input": "input", "en_output": "output"}
-    only = read(str(data_folder / "corpus" / "alpaca_en_only.jsonl"), method="sft", fields=english)
+    only = read(str(data_folder / "corpus" / "alpaca_en_only.jsonl"), needs=ENGLISH, fields=english)
     assert len(only.rows) + sum(only.dropped.values()) == 22000
-    wiki = read(str(data_folder / "corpus" / "wikitext2.valid.txt"), method="lm")
+    wiki = read(str(data_folder / "corpus" / "wikitext2.valid.txt"), needs=TEXT)
     assert len(wiki.rows) + wiki.dropped["empty_text"] == 3760

@@ -36,13 +36,17 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> PreTrainedTokenizerFast:
     words = ["<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz", "###", ":", "Instruction", "Input", "Response"]
     tool = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tool.pre_tokenizer = pre_tokenizers.Whitespace()
     tool.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tool, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
 
 
 CASES: list[dict[str, Any]] = [

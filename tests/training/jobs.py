@@ -1,6 +1,8 @@
 """What the ranks of a test do: importable by name in a spawned process."""
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ from torch.distributed.tensor import DTensor
 from dft_search.config import InfrastructureError, RequestError
 from dft_search.evaluation.scores import Scores
 from dft_search.models.live import LiveModel
+from dft_search.training import kept, reference, teacher
 from dft_search.training.export import save_pretrained
+from dft_search.training.kept import Kept, make_once
 from dft_search.training.loop import Diverged
 from dft_search.training.recipe import Recipe
+from dft_search.training.reference import Reference
 from dft_search.training.session import Session
 from dft_search.training.trainable import trainable_parameters
 from dft_search.training.workspace import Workspace
@@ -114,3 +119,48 @@ def train_away(environment: dict[str, str], recipe: Recipe, url: str, **options:
     """``tiny.train`` with checkpoints at a URL, whose credentials are in ``environment``."""
     os.environ.update(environment)
     return train(recipe, url, **options)  # type: ignore[arg-type]
+
+
+def keep_squares(kept: Kept) -> tuple[list[int], list[int]]:
+    """Squares in parts, and the parts that this rank has made."""
+    made: list[int] = []
+
+    def make(number: int | None) -> bytes | None:
+        if number is None:
+            return None
+        made.append(number)
+        return json.dumps(number**2).encode()
+
+    return make_once(kept, Session.from_environment(torch.device("cpu")), make, json.loads), made
+
+
+def keep_apart(one: Kept) -> str:
+    """Give every rank a folder of its own, and no pause between readings."""
+    kept.PAUSE = 0.0
+    place = f"{one.place}/{torch.distributed.get_rank()}"
+    try:
+        keep_squares(replace(one, place=place))
+    except InfrastructureError as error:
+        return str(error)
+    raise AssertionError("nobody missed anything")
+
+
+def train_with_parts(part: int, recipe: Recipe, folder: Path, kept_place: Path) -> Trained:
+    """Train a recipe that makes its rows, with ``part`` questions in a part of its teacher's answers."""
+    teacher.PART = part
+    return train(recipe, folder, kept=kept_place)
+
+
+KEPT_ROWS = 5
+
+
+def read_base(recipe: Recipe, place: Path, workspace: Workspace | None = None, parts: int | None = None) -> Reference:
+    """What the base says to the recipe's terms; ``parts`` sets their size in this process."""
+    if parts is not None:
+        reference.PART_ROWS, reference.PASS_ROWS = parts, 2
+    workspace, session = workspace or Workspace(), Session.from_environment(torch.device("cpu"))
+    data = workspace.encoded(recipe)
+    workspace.build(recipe, session, seed=1)
+    found = workspace.reference(recipe, str(place), data, "base", session)
+    assert found is not None
+    return found

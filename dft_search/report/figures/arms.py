@@ -5,7 +5,7 @@ from typing import Any
 
 from dft_search.report.figures.svg import Axis, Figure, Svg, padded, tick_anchor
 from dft_search.report.statistics import LEVEL, MIN_SEEDS
-from dft_search.report.wording import MISSING, Scale, arm_label, plural
+from dft_search.report.wording import ARM_LABELS, MISSING, Scale, arm_label, plural
 
 WIDTH = 380.0
 ROW = 46.0
@@ -15,6 +15,9 @@ EDGE = 10.0
 def arm_title(report: Mapping[str, Any], name: str) -> str:
     """How the report calls an arm: a candidate by its trial of the search, another by what it is."""
     arm = report["arms"][name]
+    own = arm.get("entry") or ARM_LABELS.get(name)
+    if own:
+        return f"{own} (champion)" if _is_champion(report, name) else str(own)
     if not arm.get("candidate"):
         return arm_label(name)
     return f"{'champion' if _is_champion(report, name) else 'runner-up'} (trial {arm['trial']})"
@@ -51,11 +54,14 @@ def arms_on_test(report: Mapping[str, Any]) -> Figure | None:
     shown = {name: task for name, task in study["tasks"].items() if study["score_metrics"] != [name]}
     tasks = {name: Scale(bool(task["points"])) for name, task in shown.items()}
     tasks = {name: own for name, own in tasks.items() if any(name in arm.get("tasks", {}) for arm in arms.values())}
-    head = ("arm", "test score", *(f"test {name}" for name in tasks), "dev score", "recipe", "seeds")
+    over = {name: arm.get("minus_tft") or {} for name, arm in arms.items()}
+    leads = ("minus plain TFT",) if any(lead.get("interval") for lead in over.values()) else ()
+    head = ("arm", "test score", *leads, *(f"test {name}" for name in tasks), "dev score", "recipe", "seeds")
     rows = [
         (
             arm_title(report, name),
             scale.spread(arm["test"]["mean"], arm["test"]["sd"]),
+            *(_lead_text(over[name], scale) if over[name].get("interval") else MISSING for _ in leads),
             *(_task(arm, task, own) for task, own in tasks.items()),
             scale.spread(arm["dev"]["mean"], arm["dev"]["sd"]),
             arm["label"],

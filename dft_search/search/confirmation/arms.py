@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dft_search.data.needs import PARALLEL
 from dft_search.search.confirmation.substudy import (
     OFFSET,
     has_choice,
@@ -18,7 +19,8 @@ from dft_search.search.study_folder import TrialRecord
 from dft_search.training.recipe import Recipe
 
 ENGLISH, ENGLISH_ROWS, LENGTH = "data.train.english", "data.train.english_rows", "training.length"
-FOLLOWERS = ("shuffled_english", "tft_equal_flops")  # made from the champion, so planned when it is known
+SHUFFLED = "shuffled_english"
+FOLLOWERS = (SHUFFLED, "tft_equal_flops")  # made from the champion, so planned when it is known
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,7 @@ def plan_arms(session: StudySession) -> list[ArmPlan]:
     ranked = session.ranked()
     if not ranked:
         return []
-    wanted = [name for name in session.options.confirm.arms if name not in ("base", *FOLLOWERS)]
-    arms = _distinct([_arm(session, name, ranked) for name in wanted])
+    arms = plan_controls(session)
     taken = {arm.recipe.hash for arm in arms}
     kinds = {arm.recipe.method for arm in arms} & {"tft", "sft"}
     candidates: list[ArmPlan] = []
@@ -75,6 +76,13 @@ def plan_arms(session: StudySession) -> list[ArmPlan]:
     return [*candidates, *arms]
 
 
+def plan_controls(session: StudySession) -> list[ArmPlan]:
+    """The arms that the study asks for and that need no champion; empty where no trial of the search completed."""
+    ranked = session.ranked()
+    wanted = [name for name in session.options.confirm.arms if ranked and name not in ("base", *FOLLOWERS)]
+    return distinct([_arm(session, name, ranked) for name in wanted])
+
+
 def plan_followers(session: StudySession, plans: list[ArmPlan], champion: str) -> list[ArmPlan]:
     """The arms that are made from the champion, once it is chosen. Those that would be another arm's recipe, or make no
     sense for it (nothing to shuffle), are left out."""
@@ -83,15 +91,15 @@ def plan_followers(session: StudySession, plans: list[ArmPlan], champion: str) -
     for name in FOLLOWERS:
         if name not in session.options.confirm.arms:
             continue
-        if name == "shuffled_english" and best.recipe.method in ("dft", "mid_align"):
-            found.append(_variant(session, name, best, {ENGLISH: "shuffled"}, "the champion's"))
+        if name == SHUFFLED and not session.options.confirm.contested and best.recipe.needs == PARALLEL:
+            found.append(variant(session, name, best, {ENGLISH: "shuffled"}, "the champion's"))
         if name == "tft_equal_flops":
             tft = next(plan for plan in plans if plan.name == "tft")
             ratio = _flops(session, best) / max(1.0, _flops(session, tft))
             if ratio > 0:
                 said = f"as plain TFT, {ratio:.2f} times as long"
-                found.append(_variant(session, name, tft, _longer(tft.recipe, ratio), said))
-    return _distinct(found, {plan.recipe.hash for plan in plans})
+                found.append(variant(session, name, tft, longer(tft.recipe, ratio), said))
+    return distinct(found, {plan.recipe.hash for plan in plans})
 
 
 def tuning_facts(session: StudySession) -> dict[str, Any]:
@@ -106,7 +114,7 @@ def _arm(session: StudySession, name: str, ranked: list[TrialRecord]) -> ArmPlan
     definition = session.definition
     if name == "tft_english":
         tft = _arm(session, "tft", ranked)
-        return _variant(session, name, tft, {ENGLISH_ROWS: True, **_longer(tft.recipe, 2.0, rows=True)}, "plain TFT's")
+        return variant(session, name, tft, {ENGLISH_ROWS: True, **longer(tft.recipe, 2.0, rows=True)}, "plain TFT's")
     given = definition.objective_of(name)
     off = tuple(key.rpartition(".")[0] + "." for key, value in given.items() if value == "none")
 
@@ -132,13 +140,14 @@ def _arm(session: StudySession, name: str, ranked: list[TrialRecord]) -> ArmPlan
     return plan(ranked[0], None, f"those of the search's best trial ({ranked[0].trial}), which was tuned for itself")
 
 
-def _variant(session: StudySession, name: str, of: ArmPlan, change: dict[str, Value], said: str) -> ArmPlan:
+def variant(session: StudySession, name: str, of: ArmPlan, change: dict[str, Value], said: str) -> ArmPlan:
+    """An arm that is another one but for some values; ``said`` in front of where that one's settings come from."""
     point = {**of.point, **change}
     settings = f"{said} ({of.settings})" if of.settings else said
     return ArmPlan(name, point, session.definition.recipe_for(point), None, False, settings)
 
 
-def _longer(recipe: Recipe, factor: float, *, rows: bool = False) -> dict[str, Value]:
+def longer(recipe: Recipe, factor: float, *, rows: bool = False) -> dict[str, Value]:
     """The length of a run that is to read ``factor`` times as much. With ``rows`` there are as many more rows, so that
     epochs stay as they are."""
     length = recipe.training.length
@@ -159,7 +168,7 @@ def _flops(session: StudySession, plan: ArmPlan) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
-def _distinct(plans: list[ArmPlan], taken: set[str] | None = None) -> list[ArmPlan]:
+def distinct(plans: list[ArmPlan], taken: set[str] | None = None) -> list[ArmPlan]:
     """Plans whose recipe no earlier one has."""
     seen = set(taken or ())
     kept = []

@@ -11,8 +11,9 @@ from dft_search.evaluation.retention import english_tasks
 from dft_search.launch.desk import JobClient, SlotPool
 from dft_search.launch.job import JobEnd
 from dft_search.report.confirmation import choose, confirm_study
-from dft_search.search.confirmation.arms import ArmPlan, plan_arms, plan_followers, tuning_facts
+from dft_search.search.confirmation.arms import SHUFFLED, ArmPlan, plan_arms, plan_followers, tuning_facts
 from dft_search.search.confirmation.baseline import read_base
+from dft_search.search.confirmation.contest import Contest, plan_contest
 from dft_search.search.confirmation.seal import log_predictions, open_test, read_seal, seal, write_items
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.searching import MAX_LOST
@@ -30,7 +31,8 @@ def run_confirmation(session: StudySession, pool: SlotPool) -> dict[str, Any] | 
 
     None when the study was stopped on the way, or when no candidate has a finished run.
     """
-    plans = plan_arms(session)
+    contest = plan_contest(session) if session.options.confirm.contested else Contest([])
+    plans = contest.plans or plan_arms(session)
     if not plans:
         return None
     items = write_items(session)
@@ -52,9 +54,12 @@ def run_confirmation(session: StudySession, pool: SlotPool) -> dict[str, Any] | 
     for record in finished:
         log_predictions(session, record, items)
     settings = {plan.name: plan.settings for plan in plans}
-    missing = [name for name in session.options.confirm.arms if name not in (*settings, BASE)]
+    there = (*settings, BASE, *([SHUFFLED] if contest.placebos else []))
+    missing = [name for name in session.options.confirm.arms if name not in there]
     sealed = read_seal(session) or None
     about = {"settings": settings, "tuning": tuning_facts(session), "missing": missing, "seal": sealed}
+    about["placebos"] = contest.placebos or {SHUFFLED: champion}
+    about["contest"] = contest.facts(session.options.confirm) if contest.entries else None
     result = confirm_study(session.folder.path, candidates=candidates, about=about)
     write_json(session.folder.confirmation, result)
     return result

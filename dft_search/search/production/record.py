@@ -52,7 +52,7 @@ class Record:
         tags = {"phase": "production", "seed": str(self.request.seed), "recipe_hash": recipe.hash}
         tags["checkpoint_uri"] = self.request.checkpoints
         run = self.tracker.start_parent(self.request.name, facts, tags, run)
-        text = to_yaml({"recipe": recipe.model_dump(mode="json", by_alias=True)})
+        text = to_yaml({"recipe": recipe.written()})
         self.tracker.log_text(run, text, "recipe.yaml")
         self.tracker.log_inputs(run, [read])
         return run

@@ -22,6 +22,7 @@ from dft_search.search.scoring.wanted import Wanted
 from dft_search.tracking.audit import check_access
 from dft_search.training.micro import is_out_of_memory
 from dft_search.training.session import Session
+from dft_search.training.together import together
 
 FILE = "scores.json"
 Say = Callable[[str], None]
@@ -41,14 +42,21 @@ def evaluate(asked: Asked, say: Say = lambda _: None) -> tuple[dict[str, Any], P
         RequestError: model, tasks or files cannot be used.
         InfrastructureError: memory runs out, or the judge cannot be reached.
         Interrupted: the same command goes on.
+        FailedElsewhere: on all ranks but the one that tells what is wrong.
     """
-    request = read_request(asked)
-    judging = Judging(request, say) if request.judge is not None else None
     session = Session.from_environment(_device(asked.device))
-    try:
+    heard = say if session.rank == 0 else lambda _: None
+
+    def begin() -> tuple[_Evaluation, Judging | None]:
+        request = read_request(asked)
+        judging = Judging(request, heard) if request.judge is not None else None
         if request.uri is not None and session.rank == 0:  # two that make an SQLite file at once would collide
             check_access(request.uri)
-        return _Evaluation(request, session, say if session.rank == 0 else lambda _: None).run(judging)
+        return _Evaluation(request, session, heard), judging
+
+    try:
+        evaluation, judging = together(session, begin)
+        return evaluation.run(judging)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished tasks are kept, and the same command goes on") from None
     except (RuntimeError, MemoryError) as error:
@@ -80,7 +88,6 @@ class _Evaluation:
             self._score(wanted, f"[{number}/{len(self.request.wanted)}] {wanted.name}")
         judged = None
         if judging is not None:
-            judging.say = self.say
             ours = judging.answer(self.request.target, self.session, self.cache, self.live, "model")
             self.live = None  # its memory is wanted
             theirs = opponent_answers(judging, self.session, self.cache)

@@ -306,10 +306,16 @@ def test_two_ranks_score_like_one(world, task, tmp_path):
     environment = {**os.environ, "DFT_SEARCH_HOME": str(tmp_path / "home")}
     arguments = ["evaluate", str(world / "llama"), "--tasks", task, "--no-tracking", "--json", "--device", "cpu"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    def on_two_ranks(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*torchrun, "-m", "dft_search", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+    refused = on_two_ranks(*arguments, "--split", "tset")
+    assert refused.returncode == 1 and not refused.stdout  # torchrun's own code
+    assert refused.stderr.count("error: ") == 1 and "'tset'" in refused.stderr and "exitcode  : 2" in refused.stderr
     for kept in (False, True):
-        done = subprocess.run(
-            [*torchrun, "-m", "dft_search", *arguments], env=environment, capture_output=True, text=True, timeout=300
-        )
+        done = on_two_ranks(*arguments)
         assert done.returncode == 0, done.stderr[:6000]
         found = json.loads(done.stdout)
         assert [row["kept"] for row in found["scores"]] == [kept] * len(found["scores"])

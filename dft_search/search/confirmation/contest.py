@@ -1,0 +1,127 @@
+"""A contest: the best recipe of each value of some keys of the space, all confirmed beside the same arms."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dft_search.search.confirmation.arms import (
+    ENGLISH,
+    SHUFFLED,
+    ArmPlan,
+    distinct,
+    longer,
+    plan_controls,
+    variant,
+)
+from dft_search.search.definition import Definition
+from dft_search.search.options import Confirm
+from dft_search.search.session import StudySession, best_of_each
+from dft_search.search.space import Value
+from dft_search.search.study_folder import TrialRecord
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What takes part.
+
+    Attributes:
+        plans: the entries in the order of their values, then the other arms, then the placebos.
+        entries: the values by key, by name of their arm.
+        placebos: by name of a placebo that of the entry which it is made from.
+        missing: values by key of which no recipe completed the search.
+    """
+
+    plans: list[ArmPlan]
+    entries: dict[str, dict[str, Value]] = field(default_factory=dict)
+    placebos: dict[str, str] = field(default_factory=dict)
+    missing: list[dict[str, Value]] = field(default_factory=list)
+
+    def facts(self, confirm: Confirm) -> dict[str, Any]:
+        """What the report is told: {keys, equal_flops, entries, missing}."""
+        return {
+            "keys": list(confirm.contested),
+            "equal_flops": confirm.equal_flops,
+            "entries": self.entries,
+            "missing": self.missing,
+        }
+
+
+def plan_contest(session: StudySession) -> Contest:
+    """The best recipe of each value of ``confirm.each``, beside the arms that need no champion.
+
+    Empty where no trial that has the key completed. A value whose best recipe is plain TFT or SFT is that arm, where it
+    is asked for: it is tuned as the arm is. A recipe that broke a constraint stands for its value only where every one
+    did.
+    """
+    confirm = session.options.confirm
+    best = best_of_each(session.ranked(), confirm.contested)  # those that broke a constraint come last
+    controls = plan_controls(session)
+    asked = {json.dumps(values, sort_keys=True): values for values in _combinations(session.definition)}
+    done = [values for key, values in asked.items() if key in best]
+    made = [_entry(session, values, best[json.dumps(values, sort_keys=True)], controls) for values in done]
+    entries = distinct(made)
+    if not entries:
+        return Contest([])
+    names = [plan.name for plan in entries]
+    placebos = _placebos(session, entries) if SHUFFLED in confirm.arms else {}
+    return Contest(
+        distinct([*entries, *(arm for arm in controls if arm.name not in names), *placebos.values()]),
+        {plan.name: values for plan, values in zip(made, done, strict=True) if plan in entries},
+        {plan.name: name for name, plan in placebos.items()},
+        [values for key, values in asked.items() if key not in best],
+    )
+
+
+def contest_size(definition: Definition) -> int:
+    """How many recipes a contest runs, at most: an entry for each value, the placebos of those, the other arms."""
+    arms, keys = definition.options.confirm.arms, definition.options.confirm.contested
+    entries = _combinations(definition)
+    methods = [definition.recipe_for(definition.complete(values)).method for values in entries]
+    own = [method for method in methods if method in arms and all(key.startswith("objective.") for key in keys)]
+    controls = [arm for arm in arms if arm not in ("base", SHUFFLED, *own)]
+    placebos = [method for method in methods if SHUFFLED in arms and method not in own]
+    return len(entries) + len(placebos) + len(controls)
+
+
+def _combinations(definition: Definition) -> list[dict[str, Value]]:
+    return definition.space.combinations(definition.options.confirm.contested)
+
+
+def _entry(
+    session: StudySession, values: Mapping[str, Value], record: TrialRecord, controls: Sequence[ArmPlan]
+) -> ArmPlan:
+    recipe = session.definition.recipe_for(record.params)
+    said = "_".join(f"{key.rpartition('.')[2]}_{value}" for key, value in values.items())
+    name = re.sub(r"[^A-Za-z0-9.]+", "_", said).strip("_")
+    said = f"trial {record.trial}, the best of its kind in the search"
+    entry = ArmPlan(name, dict(record.params), recipe, record.trial, True, said)
+    entry = _at_equal_flops(session, entry, record, controls) if session.options.confirm.equal_flops else entry
+    for arm in controls:
+        is_its_method = arm.name == recipe.method and all(key.startswith("objective.") for key in values)
+        if is_its_method or arm.recipe.hash == entry.recipe.hash:
+            return replace(arm, candidate=True)
+    return entry
+
+
+def _at_equal_flops(session: StudySession, entry: ArmPlan, record: TrialRecord, controls: Sequence[ArmPlan]) -> ArmPlan:
+    """An entry that runs for as many FLOPs as plain TFT does, by what a trial of each took in the search."""
+    tft = next(arm for arm in controls if arm.name == "tft")
+    measured = session.records.get(tft.source) if tft.source is not None else None
+    if measured is None or not measured.flops or not record.flops:
+        return entry
+    share = measured.flops / record.flops
+    said = f"{share:.2f} times as long, for the FLOPs of plain TFT"
+    shorter = variant(session, entry.name, entry, longer(entry.recipe, share), said)
+    return replace(shorter, source=record.trial, candidate=True)
+
+
+def _placebos(session: StudySession, entries: Sequence[ArmPlan]) -> dict[str, ArmPlan]:
+    """By name of its entry the placebo of each that reads English sides."""
+    made = {
+        plan.name: variant(session, f"{plan.name}_shuffled", plan, {ENGLISH: "shuffled"}, "its own, English shuffled")
+        for plan in entries
+    }
+    hashes = {plan.recipe.hash for plan in entries}
+    return {name: plan for name, plan in made.items() if plan.recipe.hash not in hashes}
