@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[2] / "clusters"
 FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 MANIFESTS = [path for path in FILES if path.suffix in (".yaml", ".yml")]
 SCRIPTS = [path for path in FILES if path.read_bytes()[:2] == b"#!" and b"bash" in path.read_bytes().split(b"\n")[0]]
-PAGES = [path for path in FILES if path.name == "README.md"]
+PAGES = [path for path in FILES if path.name == "README.md" and path.parent != FOLDER]  # that one is their index
 SECRETS = {
     "a password in a URL": r"://[^\s/:@$]+:[^\s/@$<{]+@",
     "a private key": r"-----BEGIN",

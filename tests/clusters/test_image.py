@@ -115,7 +115,8 @@ def test_the_hook_wants_to_know_the_home(tmp_path: Path) -> None:
     assert done.returncode == 2 and "DFT_SEARCH_HOME is not set" in done.stderr
 
 
-def test_the_hook_waits_as_long_as_the_manifests_count_on() -> None:
+def test_the_hook_lies_where_the_manifests_look_and_waits_as_long_as_they_count_on() -> None:
+    assert "COPY --chmod=0755 clusters/image/stop-drivers.sh /usr/local/bin/stop-drivers" in DOCKERFILE
     assert f"${{STOP_SECONDS:-{STOP_SECONDS}}}" in HOOK.read_text()
 
 

@@ -1,4 +1,4 @@
-"""The manifests at work: what their pods would start runs as Ray nodes here, submitted, stopped and retried as by KubeRay.
+"""The manifests at work: what their pods would start runs as Ray nodes here, stopped and retried as by KubeRay.
 
 From the files come entry points, environment, rayStartParams, resources, token mode, and the hook of the head. Volumes
 are folders of the test, the tracking server is a file, and the head's dashboard stays on loopback.
@@ -6,6 +6,7 @@ are folders of the test, the tracking server is a file, and the head's dashboard
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,7 @@ class Pods:
         for process in reversed(self.started):
             process.send_signal(signal.SIGTERM)  # with --block it takes its daemons along
             process.wait(timeout=60)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _start(self, group: dict[str, Any], options: dict[str, Any]) -> None:
         wanted = {option: limits(group)[key] for key, option in STARTED.items() if key in limits(group)}
