@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dft_search.report.collect import ScoreView, StudyView, TrialView
+from dft_search.report.paper import paper_rows
 from dft_search.report.statistics import mean_and_deviation
 
 KINDS = ("none", "logits", "feature")
@@ -16,7 +17,8 @@ def supervision_table(view: StudyView) -> dict[str, Any]:
     """Scores by combination of supervisions and by task.
 
     Confirmed arms stand in their own group, on test, as means over fresh seeds. For every combination that the search
-    completed the best trial stands in a second one, on dev: one run each, and the best of ``trials``.
+    completed the best trial stands in a second one, on dev: one run each, and the best of ``trials``. Where the study
+    is of a model and language of the DFT paper, its numbers stand in a third one.
 
     Returns:
         ``{columns: [{name, points, average}], groups: [{part, rows: [{method, conversion, thinking, layers, arm, trial,
@@ -32,7 +34,7 @@ def supervision_table(view: StudyView) -> dict[str, Any]:
     columns = [
         {"name": name, "points": name == AVERAGE or view.in_points(name), "average": name in averaged} for name in shown
     ]
-    groups = [_confirmed(view, names, averaged), _searched(view, names, averaged)]
+    groups = [_confirmed(view, names, averaged), _searched(view, names, averaged), _of_the_paper(view, names)]
     return {"columns": columns, "groups": [group for group in groups if group["rows"]]}
 
 
@@ -87,6 +89,23 @@ def _searched(view: StudyView, names: Sequence[str], averaged: Sequence[str]) ->
             cells[AVERAGE] = _over_items(_average(best.dev, averaged))
         rows.append(_row(best, cells, arm=None, trials=len(trials)))
     return {"part": "dev", "rows": sorted(rows, key=_order)}
+
+
+def _of_the_paper(view: StudyView, names: Sequence[str]) -> dict[str, Any]:
+    rows = [
+        {
+            "method": method,
+            "conversion": conversion,
+            "thinking": thinking,
+            "layers": {},
+            "arm": None,
+            "trial": None,
+            "trials": 0,
+            "cells": {name: {"mean": number, "error": None, "n": None} for name, number in numbers.items()},
+        }
+        for (method, conversion, thinking), numbers in paper_rows(view, names)
+    ]
+    return {"part": "paper", "rows": sorted(rows, key=_order)}
 
 
 def _row(trial: TrialView, cells: Mapping[str, Any], *, arm: str | None, trials: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dft_search.report.wording import MISSING, Scale, arm_label, compact, durati
 HEADINGS = {
     "test": "Confirmed: on test, mean over fresh seeds ± the deviation between them",
     "dev": "Best of the search: on dev, one run each ± its standard error over items",
+    "paper": "As the DFT paper reports it (arXiv 2503.01275): one run each, on its own prompts and scorers",
 }
 
 
@@ -53,6 +54,11 @@ def supervision_caption(report: Mapping[str, Any]) -> str:
             "are flattered, the more so the more trials stand behind them"
         )
         said += ", and must not be compared with rows on test." if "test" in parts else "; none of them was confirmed."
+    if "paper" in parts:
+        said += (
+            " The paper's numbers are told for orientation: its training rows, prompts and scorers are not known in "
+            "full, and it gives no deviation between seeds."
+        )
     return said.strip()
 
 
@@ -74,6 +80,8 @@ def origin(row: Mapping[str, Any]) -> str:
     """Where a row's numbers come from."""
     if row["arm"]:
         return plural(row["trials"], "seed")
+    if row["trial"] is None:
+        return "the paper"
     return f"trial {row['trial']}, " + (f"best of {row['trials']}" if row["trials"] > 1 else "the only one")
 
 
