@@ -13,7 +13,7 @@ from typing import Any
 
 from dft_search.config import expand_path, home, is_portable
 from dft_search.config.paths import PACKAGE
-from dft_search.data.options import FileJoin, HubSet, looks_like_hub_name
+from dft_search.data.options import FileJoin, HubSet, looks_like_hub_name, with_transfer_paths
 from dft_search.evaluation.options import TaskChoice
 from dft_search.tracking.secrets import mask
 from dft_search.training.recipe import Recipe
@@ -65,7 +65,10 @@ def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
         return given.model_copy(update={"task": change(given.task)})
 
     files = [entry(given) for given in recipe.data.train.files]
-    train = recipe.data.train.model_copy(update={"files": files})
+    transfer = recipe.data.train.transfer
+    if recipe.needs.made:
+        transfer = with_transfer_paths(transfer, change)
+    train = recipe.data.train.model_copy(update={"files": files, "transfer": transfer})
     changes: dict[str, Any] = {"data": recipe.data.model_copy(update={"train": train})}
     path = recipe.model.path
     if is_portable(path) or path.startswith((".", "~", "/")):

@@ -196,6 +196,8 @@ class Bundle(Options):
     def rows(self) -> list[dict[str, str]]:
         """The training rows, as ``compute_loss`` takes them: what the recipe's method reads, in the files' order.
 
+        Of a method that makes its rows, those that it makes them of.
+
         Raises:
             RequestError: a file is not there, or something in it is wrong.
         """

@@ -1,6 +1,7 @@
 """``data``: rows joined, split, translated, looked at as a model gets them, and checked for faults."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,22 +28,28 @@ def show(
     """
     path = study_file(file)
     from dft_search.data.encode import encode_rows
-    from dft_search.data.rows import read_rows
-    from dft_search.data.show import describe, render, render_counts
+    from dft_search.data.show import describe, examples, render, render_counts
     from dft_search.models.loading import load_tokenizer
     from dft_search.training.recipe import load_recipe
+    from dft_search.training.rows import describe_making, training_rows
 
     with only_documents(as_json):
         _, recipe = load_recipe(path, overrides or [])
-        rows = read_rows(recipe.data.train, needs=recipe.needs)
+        rows = training_rows(recipe)
         tokenizer = load_tokenizer(recipe.model)
-        encoded = encode_rows(rows, tokenizer, recipe.data, query_text=recipe.objective.conversion.text)
+        objective = recipe.objective
+        text, crossed = objective.conversion.text, objective.crosses_answers
+        encoded = encode_rows(rows, tokenizer, recipe.data, query_text=text, crossed=crossed)
     if as_json:
         counts = {"dropped": {**rows.dropped, **encoded.dropped}, "truncated": encoded.truncated}
-        print_json({"rows": len(encoded), **counts, "shown": describe(encoded[:count], tokenizer)})
+        made = {"made": rows.made, "making": describe_making(recipe)} if rows.made else {}
+        shown = describe(examples(rows, encoded, count), tokenizer)
+        print_json({"rows": len(encoded), **counts, **made, "shown": shown})
         return
-    render(encoded[:count], tokenizer, console())
+    render(examples(rows, encoded, count), tokenizer, console())
     render_counts(rows, encoded, console())
+    for sentence in describe_making(recipe):
+        console().print(sentence)
 
 
 @app.command("check")
@@ -62,14 +69,21 @@ def check(
     path = study_file(file)
     from dft_search.evaluation.check_data import inspect_data, render_findings
     from dft_search.training.recipe import load_recipe
+    from dft_search.training.rows import describe_making, training_rows
 
     with only_documents(as_json):
         _, recipe = load_recipe(path, overrides or [])
         told = inspect_data(recipe.data, recipe.scoring, needs=recipe.needs)
+        if recipe.needs.made:
+            told |= {"made": training_rows(recipe).made, "making": describe_making(recipe)}
     if as_json:
         print_json(told)
-    else:
-        render_findings(told, count, console())
+        return
+    render_findings(told, count, console())
+    if recipe.needs.made:
+        console().print("These are the rows of the files. Made of them: " + listed(told["made"]))
+    for sentence in describe_making(recipe):
+        console().print(sentence)
 
 
 @app.command("join")
@@ -182,6 +196,11 @@ def translate(
         print_json(report)
     else:
         render_translation(report, console())
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """``3 of this, 4 of that``."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _tell(text: str) -> None:

@@ -67,18 +67,25 @@ class Encoded(Sequence[EncodedRow]):
 
 
 def encode_rows(
-    rows: Rows, tokenizer: "PreTrainedTokenizerBase", options: DataOptions, *, query_text: QueryText = "query"
+    rows: Rows,
+    tokenizer: "PreTrainedTokenizerBase",
+    options: DataOptions,
+    *,
+    query_text: QueryText = "query",
+    crossed: bool = False,
 ) -> Encoded:
     """Encode all rows; those whose prompt leaves no room for an answer are dropped and counted.
 
     A segment is cut where prompt and segment together exceed ``options.max_length``: target answer and English query
-    after the target prompt, the English answer after the longer one of both prompts.
+    after the target prompt, the English answer after the longer one of both prompts; so is the target answer where
+    both prompts are followed by both (``crossed``).
 
     Args:
         rows: what ``read_rows`` gave.
         tokenizer: of the model.
         options: of the data.
         query_text: what ``english_query`` holds: instruction and input, the instruction alone, or the whole prompt.
+        crossed: the target answer is read after the English prompt too.
 
     Raises:
         RequestError: the tokenizer has no EOS token, or no row fits.
@@ -93,7 +100,7 @@ def encode_rows(
             if reason is not None:
                 dropped[reason] += 1
                 continue
-            fitted, cut = _fitted(row, options.max_length)
+            fitted, cut = _fitted(row, options.max_length, crossed)
             truncated.update(cut)
             encoded.append(fitted)
     if not encoded:
@@ -104,7 +111,12 @@ def encode_rows(
 
 
 def encode_row(
-    row: Row, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, query_text: QueryText = "query"
+    row: Row,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    max_length: int,
+    query_text: QueryText = "query",
+    crossed: bool = False,
 ) -> EncodedRow:
     """Encode one row as ``encode_rows`` does.
 
@@ -115,7 +127,7 @@ def encode_row(
     reason = _misfit(encoded, max_length)
     if reason is not None:
         raise RequestError(Problem(f"row '{row.id}' cannot be used with max_length {max_length}: {reason}"))
-    return _fitted(encoded, max_length)[0]
+    return _fitted(encoded, max_length, crossed)[0]
 
 
 def encode_prompt(instruction: str, given: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -260,19 +272,25 @@ def _misfit(row: EncodedRow, max_length: int) -> str | None:
     return None
 
 
-def _fitted(row: EncodedRow, max_length: int) -> tuple[EncodedRow, list[str]]:
+def _fitted(row: EncodedRow, max_length: int, crossed: bool) -> tuple[EncodedRow, list[str]]:
     """The row cut to length, and the names of the segments that were cut."""
-    room = {name: max_length - before for name, before in _before(row).items()}
+    room = {name: max_length - before for name, before in _before(row, crossed).items()}
     cut = [name for name, left in room.items() if len(row.segments[name]) > left]
     if not cut:
         return row, cut
     return replace(row, segments=row.segments | {name: row.segments[name][: room[name]] for name in cut}), cut
 
 
-def _before(row: EncodedRow) -> dict[str, int]:
-    """Tokens that stand before each answer-like segment; the English answer may follow either prompt."""
+def _before(row: EncodedRow, crossed: bool) -> dict[str, int]:
+    """Tokens before each answer-like segment; an English answer may follow either prompt, a target one if crossed."""
     target, english = (len(row.segments.get(f"{side}_prompt", ())) for side in ("target", "english"))
-    before = {"target_answer": target, "english_query": target, "english_answer": max(target, english), "text": 0}
+    longer = max(target, english)
+    before = {
+        "target_answer": longer if crossed else target,
+        "english_query": target,
+        "english_answer": longer,
+        "text": 0,
+    }
     return {name: tokens for name, tokens in before.items() if name in row.segments}
 
 

@@ -1,5 +1,6 @@
 """Rows as a model gets them: every token of every segment, with its label, for ``data show``."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dft_search.data.encode import Encoded, EncodedRow
+from dft_search.data.row import MadeRow
 from dft_search.data.rows import Rows
 
 if TYPE_CHECKING:  # a slow import, needed for the names of types alone
@@ -21,6 +23,19 @@ _HALF = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer gives for bytes that are
 def role(segment: str) -> str:
     """``read`` for a prompt, which is context alone; ``label`` for a segment that a loss may predict."""
     return "read" if segment.endswith("_prompt") else "label"
+
+
+def examples(rows: Rows, encoded: Encoded, count: int) -> list[EncodedRow]:
+    """The first ``count`` rows; of rows that were made, the first ones of every kind."""
+    kinds = {row.id: row.kind for row in rows.rows if isinstance(row, MadeRow)}
+    seen: Counter[str] = Counter()
+    chosen = []
+    for row in encoded:
+        kind = kinds.get(row.id, "")
+        if seen[kind] < count:
+            seen[kind] += 1
+            chosen.append(row)
+    return chosen
 
 
 def render(rows: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase", console: Console) -> None:
@@ -43,6 +58,8 @@ def render(rows: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase", con
 def render_counts(rows: Rows, encoded: Encoded, console: Console) -> None:
     """Print how many rows there are, and how many were dropped or cut, and why."""
     console.print(f"{len(encoded)} rows, fingerprint {rows.fingerprint}, tokens {encoded.fingerprint}")
+    for kind, count in rows.made.items():
+        console.print(f"  made: {count} {kind}")
     for what, counts in (("dropped", rows.dropped), ("dropped", encoded.dropped), ("cut", encoded.truncated)):
         for reason, count in sorted(counts.items()):
             console.print(f"  {what}: {count} rows, {reason}")

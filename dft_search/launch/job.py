@@ -49,7 +49,7 @@ class Job:
         folder: where its checkpoints lie; a run that finds one there goes on from it.
         rungs: fractions of the rows at which it reports, besides the end.
         parts: parts of the items that a report scores; ``test`` only in confirmation and production.
-        keep_model: folder for the trained weights at the end, or None.
+        keep_model: folder or URL for the trained weights at the end, or None.
         untrained: score the base model as it is, without a step.
         live: its steps are told as they come (``Slot.progress``), not with reports alone.
         background: checkpoints are written beside the steps.

@@ -7,6 +7,8 @@ import random
 import threading
 import traceback
 from collections import deque
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -23,7 +25,7 @@ from dft_search.models.live import LiveModel
 from dft_search.training.export import save_pretrained
 from dft_search.training.loop import Diverged, Run, run_training, score_untrained
 from dft_search.training.micro import OutOfMemory, is_out_of_memory
-from dft_search.training.places import remove
+from dft_search.training.places import is_remote, join, remove, upload
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Decision, Report, StepRecord
 from dft_search.training.session import Session
@@ -125,8 +127,19 @@ def _run(slot: Any, number: int, job: Job, session: Session, workspace: Workspac
         except Diverged as error:  # the loss is reduced over ranks, so all of them are here
             return JobEnd("diverged", str(error), history=tuple(dataclasses.asdict(step) for step in error.history))
         if end.outcome == "completed" and job.keep_model is not None:
-            save_pretrained(workspace.latest.live, job.keep_model)
+            _keep(workspace.latest.live, job.keep_model)
     return JobEnd({"completed": "completed", "stopped": "pruned", "interrupted": "interrupted"}[end.outcome])
+
+
+def _keep(live: LiveModel, place: str) -> None:
+    """Write the trained model into a folder or to a URL. Collective."""
+    if not is_remote(place):
+        save_pretrained(live, place)
+        return
+    with TemporaryDirectory(prefix="dft-search-") as scratch:
+        save_pretrained(live, scratch)
+        for file in sorted(Path(scratch).iterdir()):
+            upload(file, join(place, file.name))
 
 
 _scorers: dict[str, Scorer] = {}  # prepared requests stay in a warm process

@@ -8,7 +8,6 @@ for a thinking feature all blocks, through the top English state. All base weigh
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from dft_search.data.encode import EncodedRow
 from dft_search.layers.proposal import bootstrap_mean
 from dft_search.models import structure
 from dft_search.models.forward import segmented_forward
-from dft_search.objectives.alignment import AlignmentOptions
 from dft_search.objectives.batch import Batch, collate
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
@@ -117,12 +115,12 @@ def align_gradients(
 
 def _everywhere(objective: Objective, layer: int) -> Objective:
     """Both terms on, at ``layer``, and no other."""
-    changes: dict[str, Any] = {"alignment": AlignmentOptions()}
+    terms = {}
     for name in ("conversion", "thinking"):
         options = getattr(objective, name)
         on = options.supervision if options.supervision != "none" else "logits"
-        changes[name] = options.model_copy(update={"supervision": on, "layer": layer})
-    return objective.model_copy(update={"method": "dft", **changes})
+        terms[name] = options.model_copy(update={"supervision": on, "layer": layer})
+    return Objective(method="dft", reading=objective.reading, inner_norm=objective.inner_norm, **terms)
 
 
 def _keep_dev_gradient(module: ObjectiveModule, rows: Sequence[EncodedRow], layers: int, has_bos: bool) -> None:

@@ -87,7 +87,7 @@ def step_memory(config: Mapping[str, Any], plan: Plan, labels: int, training: Tr
     Args:
         config: keys of the model's config.json.
         plan: the tokens of the micro-batch and how deep they are read.
-        labels: M, over all token terms.
+        labels: M, over all terms that read the head.
         rows: the micro-batch holds plan and labels so many times.
     """
     return Memory(

@@ -30,8 +30,9 @@ class AlignmentOptions(TermOptions):
         negatives: which other rows a state is told apart from: those of its micro-batch, or also those that the other
             ranks read at the same time (``gathered``).
         schedule: every other micro-batch is for this term alone and the rest for the other terms (``microbatch``, as
-            the authors have it), or every other optimizer step is, or each row counts for all terms (``joint``). Each
-            term is a mean over the rows that count for it; taking turns, a run reads each row for one of the two.
+            the authors have it), or every other optimizer step is, or each row counts for all terms (``joint``), or all
+            of them for this term (``alone``: an adapter trained apart, to be merged by ``export --merge``). Each term
+            is a mean over the rows that count for it; taking turns, a run reads each row for one of the two.
     """
 
     supervision: Literal["contrastive", "none"] = "none"
@@ -44,7 +45,7 @@ class AlignmentOptions(TermOptions):
     symmetric: bool = False
     stop_gradient_english: bool = False
     negatives: Literal["local", "gathered"] = "local"
-    schedule: Literal["microbatch", "optimizer_step", "joint"] = "microbatch"
+    schedule: Literal["microbatch", "optimizer_step", "joint", "alone"] = "microbatch"
 
     def used(self) -> dict[str, Any]:
         """The options that are read."""

@@ -41,17 +41,28 @@ class Method:
 DFT = Method(
     "DFT",
     "answers in the target language, with the inner supervisions that are on",
-    reads=("conversion", "thinking", "alignment"),
-    reduces_to={(): "tft", ("alignment",): "mid_align"},
+    reads=("conversion", "thinking", "alignment", "retention"),
+    reduces_to={
+        (): "tft",
+        ("retention",): "tft",
+        ("alignment",): "mid_align",
+        ("alignment", "retention"): "mid_align",
+    },
 )
-TFT = Method("TFT", "answers in the target language")
+TFT = Method("TFT", "answers in the target language", reads=("retention",))
 SFT = Method("SFT", "answers in English", generates="english")
 LM = Method("language modelling", "plain text", generates="text")
 MID_ALIGN = Method(
     "mid-align",
     "answers in the target language, with queries of both languages aligned at a middle layer",
-    reads=("alignment",),
+    reads=("alignment", "retention"),
     always=("alignment",),
+)
+CLO = Method(
+    "CLO",
+    "answers in the target language, and a preference for answers in the language of the prompt",
+    reads=("preference", "retention"),
+    always=("preference",),
 )
 SDRRL = Method(
     "SDRRL",

@@ -3,19 +3,17 @@
 So it can be the root that ``fully_shard`` wraps, with the blocks as inner units: head and norm are whole in here.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from dft_search.models import structure
 from dft_search.models.attention import enable_segments
 from dft_search.models.forward import segmented_forward
-from dft_search.models.head import detached_call, token_losses, weighted_loss
 from dft_search.models.mlp import enable_lean_mlp
 from dft_search.objectives.batch import Batch, Pool
+from dft_search.objectives.head_call import base_distributions, base_pairs, distil_call, token_call
 from dft_search.objectives.options import Objective
-from dft_search.objectives.terms import Pooling, Side, StateTerm, Term, TokenTerm, layers_of
+from dft_search.objectives.terms import DistilTerm, PairTerm, Pooling, Side, StateTerm, Term, layers_of
 
 
 class ObjectiveModule(nn.Module):
@@ -44,36 +42,52 @@ class ObjectiveModule(nn.Module):
 
         Args:
             batch: on the model's device.
-            denominators: [T] valid labels (or rows) of each term over all ranks and micro-batches of the step.
+            denominators: [T] counts of each term (``Batch.counts``) over all ranks and micro-batches of the step.
 
         Returns:
-            The scalar ``sum_t weight_t * sum_t / denominators_t``, float32 or wider, and the bare sums [T], detached,
-            float64. A term without any label, or that the batch leaves out, counts as zero.
+            The scalar ``sum_t weight_t * sum_t / denominators_t``, float32 or wider, and the bare sums, detached,
+            float64: [T], then those of ``watched``. A term without any label, or that the batch leaves out, counts as
+            zero.
         """
         states = self._states(batch)
         counts = denominators.tolist()
         scale = {t.name: t.weight / count if count > 0 else 0.0 for t, count in zip(self.terms, counts, strict=True)}
+        terms = self.terms_of(batch)
         values: dict[str, Tensor] = {}
         parts: list[Tensor] = []
-        if any(isinstance(term, TokenTerm) for term in self.terms_of(batch)):
-            read = self._label_states(batch, states)
-            factors = [read.rows.new_full((size,), scale[name], dtype=read.wide) for name, size in read.sizes.items()]
-            loss, losses = weighted_loss(*read.call, torch.cat(factors), attached=read.attached, softcap=read.softcap)
+        watched: dict[str, Tensor] = {}
+        call = token_call(self.model, terms, batch, states)
+        if call is not None:
+            loss, found = call.weighted(scale)
             parts.append(loss)
-            values |= read.split(losses)
+            values |= found.terms
+            watched = found.watched
+        for term in terms:
+            if isinstance(term, DistilTerm):
+                loss, values[term.name] = distil_call(self.model, term, batch, states).weighted(scale[term.name])
+                parts.append(loss)
         compared = self._state_values(batch, states)
         values |= compared
         parts += [value.sum() * scale[name] for name, value in compared.items()]
+        values |= watched
         sums = {name: value.detach().sum(dtype=torch.float64) for name, value in values.items()}
         nothing = parts[0].new_zeros((), dtype=torch.float64)
-        return sum(parts[1:], parts[0]), torch.stack([sums.get(term.name, nothing) for term in self.terms])
+        names = [*(term.name for term in self.terms), *self.watched]
+        return sum(parts[1:], parts[0]), torch.stack([sums.get(name, nothing) for name in names])
+
+    @property
+    def watched(self) -> dict[str, str]:
+        """Names of what pair terms tell beside their loss, such as ``preference/margin``, with the term of each."""
+        pairs = [term for term in self.terms if isinstance(term, PairTerm)]
+        return {f"{term.name}/{watch}": term.name for term in pairs for watch in term.watches}
 
     def terms_of(self, batch: Batch) -> list[Term]:
         """The terms that ``batch`` is for."""
-        return [term for term in self.terms if term.name in batch.labels or term.name in batch.pools]
+        return [term for term in self.terms if term.name in batch.terms]
 
     def values(self, batch: Batch) -> dict[str, Tensor]:
-        """Unweighted losses by term: one for each label [M] of a token term, one for each row [R] of a state term.
+        """Unweighted losses by term: one for each label [M] of a token term or state of a distilling one, for each row
+        [R] of a state term, for each pair [P] of a pair term.
 
         Each may be used in any way, at the price of one more product with the head in the backward pass.
         """
@@ -81,36 +95,36 @@ class ObjectiveModule(nn.Module):
 
     def values_of(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
         """As ``values``, from states that are there already: of every layer that a term reads."""
+        terms = self.terms_of(batch)
         found = self._state_values(batch, states)
-        if any(isinstance(term, TokenTerm) for term in self.terms_of(batch)):
-            read = self._label_states(batch, states)
-            losses = token_losses(*read.call, attached=read.attached, softcap=read.softcap)
-            found |= read.split(losses)
+        call = token_call(self.model, terms, batch, states)
+        if call is not None:
+            found |= call.open().terms
+        for term in terms:
+            if isinstance(term, DistilTerm):
+                found[term.name] = distil_call(self.model, term, batch, states).open()
         return found
+
+    @torch.no_grad()
+    def base_rows(self, batch: Batch) -> list[dict[str, dict[str, Tensor]]]:
+        """What the model, as it is, says of each row to the terms that compare with it, on the CPU (``BaseRow``)."""
+        terms, states = self.terms_of(batch), self._states(batch)
+        rows: list[dict[str, dict[str, Tensor]]] = []
+        for term in terms:
+            if isinstance(term, PairTerm):
+                said = base_pairs(self.model, term, batch, states)
+            elif isinstance(term, DistilTerm):
+                said = base_distributions(self.model, term, batch, states)
+            else:
+                continue
+            rows = rows or [{} for _ in said]
+            for row, mine in zip(rows, said, strict=True):
+                row[term.name] = mine
+        return rows
 
     def _states(self, batch: Batch) -> dict[int, Tensor]:
         layers = {layer for term in self.terms_of(batch) for layer in layers_of(term)}
         return segmented_forward(self.model, batch.plan, layers)
-
-    def _label_states(self, batch: Batch, states: dict[int, Tensor]) -> "_HeadCall":
-        """What goes through the head in one call: the label states of all terms, those of terms that detach it last."""
-        found = [term for term in self.terms_of(batch) if isinstance(term, TokenTerm)]
-        terms = sorted(found, key=lambda term: term.detach_head)
-        norm, head = structure.final_norm(self.model), structure.head(self.model)
-        rows = []
-        for term in terms:
-            read = states[term.layer][batch.labels[term.name].index]
-            if term.final_norm:
-                read = detached_call(norm, read) if term.detach_head else norm(read)
-            rows.append(read)
-        return _HeadCall(
-            torch.cat(rows),
-            head.weight,
-            torch.cat([batch.labels[term.name].labels for term in terms]),
-            {term.name: len(read) for term, read in zip(terms, rows, strict=True)},
-            attached=sum(len(read) for term, read in zip(terms, rows, strict=True) if not term.detach_head),
-            softcap=structure.logit_softcap(self.model),
-        )
 
     def _state_values(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
         found = {}
@@ -134,37 +148,3 @@ class ObjectiveModule(nn.Module):
         else:  # "last" pools one state
             pooled = (read * real).sum(1) / real.sum(1)
         return pooled.detach() if side.detach else pooled
-
-
-@dataclass(frozen=True)
-class _HeadCall:
-    """The label states of all terms, one after the other.
-
-    Attributes:
-        rows: [M, D].
-        weight: [V, D], the head.
-        labels: [M].
-        sizes: number of rows of each term, in order.
-        attached: the first so many rows train the head.
-        softcap: of the logits.
-    """
-
-    rows: Tensor
-    weight: Tensor
-    labels: Tensor
-    sizes: dict[str, int]
-    attached: int
-    softcap: float | None
-
-    @property
-    def call(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.rows, self.weight, self.labels
-
-    @property
-    def wide(self) -> torch.dtype:
-        """Of the losses."""
-        return torch.promote_types(self.rows.dtype, torch.float32)
-
-    def split(self, losses: Tensor) -> dict[str, Tensor]:
-        """Losses [M] by term."""
-        return dict(zip(self.sizes, losses.split(list(self.sizes.values())), strict=True))

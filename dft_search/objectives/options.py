@@ -1,19 +1,22 @@
 """The ``objective`` section: which method, and how its terms read the model."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticKnownError
 
 from dft_search.config import Options, Problem, RequestError
-from dft_search.data.needs import RowNeeds
+from dft_search.data.needs import ENGLISH, RowNeeds
 from dft_search.objectives.alignment import AlignmentOptions
 from dft_search.objectives.conversion import ConversionOptions
-from dft_search.objectives.generation import generation_term, text_term
+from dft_search.objectives.generation import GENERATION, GenerationOptions, generation_term, text_term
 from dft_search.objectives.methods import Method
-from dft_search.objectives.plugins import GENERATION, compose, load_plugins
+from dft_search.objectives.plugins import compose, load_plugins
+from dft_search.objectives.preference import PreferenceOptions
 from dft_search.objectives.readings import Reading
 from dft_search.objectives.registry import BUILT_IN, all_methods, find_method
+from dft_search.objectives.retention import RetentionOptions
 from dft_search.objectives.section import TermContext, TermOptions
 from dft_search.objectives.terms import Term
 from dft_search.objectives.thinking import ThinkingOptions
@@ -33,22 +36,28 @@ class Objective(Options):
 
     Attributes:
         method: ``dft`` (generation + conversion + thinking), ``tft`` (generation in the target language),
-            ``sft`` (generation in English), ``lm`` (plain text) or ``mid_align`` (generation in the target language +
-            alignment), ``sdrrl`` (generation on rows that are made of the parallel ones), or a method of an installed
-            package, which may bring sections of its own.
+            ``sft`` (generation in English), ``lm`` (plain text), ``mid_align`` (generation in the target language +
+            alignment), ``clo`` (generation in the target language + preference), ``sdrrl`` (generation on rows that are
+            made of the parallel ones), or a method of an installed package, which may bring sections of its own.
+        generation: languages of generation, and its mean; ``sft``, ``lm`` and ``sdrrl`` say themselves what they read.
         reading: how a logits supervision reads English tokens (``readings.py``).
         inner_norm: the final norm goes over inner states before the head.
         conversion: supervision at layer i.
         thinking: supervision at layer j.
         alignment: supervision at layer k: of ``mid_align``, and of ``dft`` where it is on.
+        preference: of ``clo``.
+        retention: beside any method that answers in the target language, where it is on.
     """
 
     method: MethodName = "dft"
     reading: Reading = "teacher_forced"
     inner_norm: bool = True
+    generation: GenerationOptions = GenerationOptions()
     conversion: ConversionOptions = ConversionOptions()
     thinking: ThinkingOptions = ThinkingOptions()
     alignment: AlignmentOptions = AlignmentOptions()
+    preference: PreferenceOptions = PreferenceOptions()
+    retention: RetentionOptions = RetentionOptions()
 
     @property
     def sections(self) -> dict[str, TermOptions]:
@@ -65,8 +74,23 @@ class Objective(Options):
 
     @property
     def generates(self) -> str:
-        """What the generation term predicts: ``target``, ``english`` or ``text``."""
-        return self._method.generates
+        """What the first generation term predicts: ``target``, ``english`` or ``text``."""
+        return self.generation.languages[0] if self._chooses else self._method.generates
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether the method has a choice of languages."""
+        return self._method.generates == "target" and not self.makes_rows
+
+    @property
+    def generation_names(self) -> tuple[str, ...]:
+        """Names of the generation terms."""
+        return self.generation.names if self._chooses else (GENERATION,)
+
+    @property
+    def crosses_answers(self) -> bool:
+        """Whether the target answer is read after the English prompt too."""
+        return any(options.crosses_answers for options in self.supervisions.values())
 
     @property
     def makes_rows(self) -> bool:
@@ -81,12 +105,14 @@ class Objective(Options):
     @property
     def term_names(self) -> tuple[str, ...]:
         """Names of the terms, in the order of every tensor over terms."""
-        return (GENERATION, *self.supervisions)
+        return (*self.generation_names, *self.supervisions)
 
     @property
     def needs(self) -> RowNeeds:
         """What all terms together read of a row."""
         needs = self._method.needs
+        if self._chooses and "english" in self.generation.languages:
+            needs = needs | ENGLISH if "target" in self.generation.languages else ENGLISH
         for options in self.supervisions.values():
             needs |= options.needs
         return needs
@@ -113,19 +139,33 @@ class Objective(Options):
         Raises:
             RequestError: a section gives its term another name than its own.
         """
-        generates = self._method.generates
-        first = text_term(num_layers) if generates == "text" else generation_term(generates, num_layers)
         context = TermContext(num_layers, self.reading, self.inner_norm)
         terms = {name: options.term(context) for name, options in self.resolved(num_layers).supervisions.items()}
         for name, term in terms.items():
             if term.name != name:
                 raise RequestError(Problem(f"section '{name}' makes a term called '{term.name}'", expected=name))
-        return (first, *terms.values())
+        return (*self._generation(num_layers), *terms.values())
+
+    def _generation(self, num_layers: int) -> list[Term]:
+        if not self._chooses:
+            generates = self._method.generates
+            return [text_term(num_layers) if generates == "text" else generation_term(generates, num_layers)]
+        weight = math.prod(options.generation_weight for options in self.supervisions.values())
+        how: dict[str, Any] = {"weight": weight, "by_row": self.generation.reduction == "sum"}
+        return [
+            generation_term(language, num_layers, name=name, **how)
+            for language, name in zip(self.generation.languages, self.generation.names, strict=True)
+        ]
 
     def canonical(self) -> dict[str, Any]:
         """What is really used: two objectives with the same canonical form minimize the same loss."""
         on = self.supervisions
         form: dict[str, Any] = {"method": self._method.reduces_to.get(tuple(on), self.method)}
+        generation = self.generation.used() if self._chooses else {}
+        if generation == {"languages": ["english"]} and not on:
+            return {"method": "sft"}
+        if generation:
+            form["generation"] = generation
         if any(options.uses_reading for options in on.values()):
             form |= {"reading": self.reading, "inner_norm": self.inner_norm}
         return form | {name: options.used() for name, options in on.items()}

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError, create_model
 
 from dft_search.config import Options, Problem, RequestError
+from dft_search.objectives.generation import ENGLISH_GENERATION, GENERATION
 from dft_search.objectives.methods import Method
 from dft_search.objectives.section import TermOptions
 
 GROUP = "dft_search.methods"
-GENERATION = "generation"  # the name of a term is that of its section, and this one is taken
 
 T = TypeVar("T", bound=Options)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -114,7 +114,12 @@ def _wrong_section(name: str, options: Any, base: type[Options], owner: str | No
     """What forbids a section, or None."""
     if owner is not None:
         return f"is also one of {owner}"
-    if name == GENERATION or hasattr(base, name) or name in base.model_fields or not _NAME.fullmatch(name):
+    if (
+        name in (GENERATION, ENGLISH_GENERATION)
+        or hasattr(base, name)
+        or name in base.model_fields
+        or not _NAME.fullmatch(name)
+    ):
         return "has a name that is taken" if _NAME.fullmatch(name) else "has a name that is no key of a file"
     if not (isinstance(options, type) and issubclass(options, TermOptions)):
         return "is no subclass of dft_search.objectives.section.TermOptions"

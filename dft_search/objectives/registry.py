@@ -18,6 +18,7 @@ BUILT_IN = {
     "sft": methods.SFT,
     "lm": methods.LM,
     "mid_align": methods.MID_ALIGN,
+    "clo": methods.CLO,
     "sdrrl": methods.SDRRL,
 }
 

@@ -64,3 +64,13 @@ class TermOptions(Options):
     def contrasts_rows(self) -> bool:
         """Whether the loss of a row depends on the rows of its micro-batch, whose number is then part of the loss."""
         return False
+
+    @property
+    def generation_weight(self) -> float:
+        """What the section makes of the weight of generation: a factor."""
+        return 1.0
+
+    @property
+    def crosses_answers(self) -> bool:
+        """Whether the term reads the target answer after the English prompt too, whose length then limits it."""
+        return False

@@ -30,6 +30,9 @@ class TokenRead:
     dropped: int = 0
 
 
+Pair = tuple[TokenRead, TokenRead]
+
+
 @dataclass(frozen=True, slots=True)
 class StateRead:
     """One row's share of a pooled state: the states at ``positions`` of ``path``."""
@@ -49,6 +52,7 @@ class TokenTerm:
         read: (row, whether token 0 of a prompt is a BOS) -> what one row gives.
         final_norm: apply the model's final norm before the head.
         detach_head: head and norm are constants of this term.
+        by_row: the loss is the mean over rows of their sums, not the mean over all tokens.
     """
 
     name: str
@@ -57,6 +61,72 @@ class TokenTerm:
     read: Callable[[EncodedRow, bool], TokenRead]
     final_norm: bool = True
     detach_head: bool = False
+    by_row: bool = False
+
+
+@dataclass(frozen=True)
+class PairTerm:
+    """A loss of pairs of answers by their summed log-probabilities, one value a pair. A subclass compares them.
+
+    Attributes:
+        name: as of all terms, with ``weight``.
+        layer: 1..L, read after the final norm.
+        read: (row, whether token 0 of a prompt is a BOS) -> a row's pairs, each the chosen and the rejected answer.
+    """
+
+    name: str
+    weight: float
+    layer: int
+    read: Callable[[EncodedRow, bool], Sequence[Pair]]
+
+    @property
+    def uses_base(self) -> bool:
+        """Whether ``compare`` needs the answers' log-probabilities under the untrained base."""
+        return False
+
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """Names of what ``watch`` tells."""
+        return ()
+
+    def compare(self, log_probs: "Tensor", lengths: "Tensor", base: "Tensor | None") -> "Tensor":
+        """[P] losses of pairs, each by itself.
+
+        Args:
+            log_probs: [P, 2] of the chosen and the rejected answers.
+            lengths: [P, 2] tokens of them.
+            base: as ``log_probs``, under the untrained base.
+        """
+        raise TypeError(f"{type(self).__name__} says nothing of its loss")
+
+    def watch(self, log_probs: "Tensor", lengths: "Tensor", base: "Tensor | None") -> "dict[str, Tensor]":
+        """Other numbers of the pairs, [P] each, for the record."""
+        return {}
+
+
+@dataclass(frozen=True)
+class DistilTerm:
+    """KL from the untrained base's distribution over the next token, one value a token.
+
+    The base's ``top`` most likely tokens are told apart, all others count as one.
+
+    Attributes:
+        name: as of all terms, with ``weight``.
+        layer: 1..L, read after the final norm.
+        read: as ``TokenTerm.read``; labels say how many positions there are, and are not looked at.
+        top: K.
+    """
+
+    name: str
+    weight: float
+    layer: int
+    read: Callable[[EncodedRow, bool], TokenRead]
+    top: int
+
+    @property
+    def uses_base(self) -> bool:
+        """It always does."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -114,16 +184,21 @@ class ContrastTerm(StateTerm):
         return info_nce(english, target, temperature=self.temperature, **how)
 
 
-Term = TokenTerm | StateTerm
+Term = TokenTerm | StateTerm | PairTerm | DistilTerm
 
 
 def layers_of(term: Term) -> set[int]:
     """The layers that a term reads."""
-    return {term.layer} if isinstance(term, TokenTerm) else {term.english.layer, term.target.layer}
+    return {term.english.layer, term.target.layer} if isinstance(term, StateTerm) else {term.layer}
 
 
 def reach_of(term: Term) -> int:
     """The deepest layer from which a term sends a gradient down; 0 if from none."""
-    if isinstance(term, TokenTerm):
+    if not isinstance(term, StateTerm):
         return term.layer
     return max((side.layer for side in (term.english, term.target) if not side.detach), default=0)
+
+
+def uses_base(term: Term) -> bool:
+    """Whether a term compares the model with the untrained base."""
+    return isinstance(term, PairTerm | DistilTerm) and term.uses_base

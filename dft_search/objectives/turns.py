@@ -1,13 +1,15 @@
 """Which terms a micro-batch counts for, where alignment takes turns with the others (``alignment.schedule``).
 
 mid-align flips at every micro-batch. Micro-batches are numbered through the run, in the order of the rows and whatever
-rank reads them, so that the turns do not depend on how many ranks there are.
+rank reads them, so that the turns do not depend on how many ranks there are. An adapter that is trained apart, to be
+merged, has alignment alone.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dft_search.objectives.options import Objective
+from dft_search.objectives.terms import Term, uses_base
 
 ALIGNMENT = "alignment"
 
@@ -39,11 +41,19 @@ def turn_of(objective: Objective, step: int, number: int, micro_batches: int) ->
     schedule = objective.alignment.schedule if ALIGNMENT in names else "joint"
     if schedule == "joint":
         return Turn(names, names)
+    if schedule == "alone":
+        return Turn(frozenset({ALIGNMENT}), frozenset({ALIGNMENT}))
     if schedule == "optimizer_step":
         mine = _terms(names, step)
         return Turn(mine, mine)
     first = step * micro_batches
     return Turn(_terms(names, first + number), _union(_terms(names, first + n) for n in range(min(micro_batches, 2))))
+
+
+def base_turn(terms: Iterable[Term]) -> Turn:
+    """The turn of a pass that only asks what the untrained base says."""
+    names = frozenset(term.name for term in terms if uses_base(term))
+    return Turn(names, names)
 
 
 def _terms(names: frozenset[str], flips: int) -> frozenset[str]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dft_search.config import Problem, RequestError, load_document, nearest
 from dft_search.config.lock import FolderLock
 from dft_search.objectives.options import Objective
+from dft_search.objectives.plugins import GENERATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,35 @@ class TrialView:
         """Real layers of conversion and thinking; None where the recipe has no such term."""
         conversion, thinking = (self.objective.get(name, {}).get("layer") for name in ("conversion", "thinking"))
         return conversion, thinking
+
+    @property
+    def method(self) -> str:
+        """The method, where several make the same loss the plainest one."""
+        return str(self.objective.get("method", "unknown"))
+
+    @property
+    def terms(self) -> Mapping[str, Mapping[str, Any]]:
+        """Options of the terms beside generation, by name."""
+        found = {name: options for name, options in self.objective.items() if isinstance(options, Mapping)}
+        return {name: options for name, options in found.items() if name != GENERATION}
+
+    @property
+    def plain(self) -> bool:
+        """Whether it trained on answers in the target language and on nothing else."""
+        return self.objective == {"method": "tft"}
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Parameters that its recipe makes no use of, such as the layer of a term that its method does not have."""
+        return frozenset(key for key in self.params if self.objective and not self._uses(key))
+
+    def _uses(self, key: str) -> bool:
+        parts = key.split(".")
+        if parts[0] != "objective" or len(parts) < 2 or parts[1] in self.objective:
+            return True
+        if len(parts) == 2:
+            return parts[1] not in ("reading", "inner_norm")
+        return parts[2] == "supervision" and self.params[key] == "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The report as one JSON document; the page and the terminal show what is in it and nothing else."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +10,15 @@ from dft_search.report.cost import cost_entries, cost_summary, device_kind, slot
 from dft_search.report.depth import depth_section
 from dft_search.report.importance import parameter_importance
 from dft_search.report.limits import near_chance, unconcluded
+from dft_search.report.paper import paper_numbers
 from dft_search.report.parameters import parameter_axes
 from dft_search.report.pareto import pareto_section
 from dft_search.report.supervision import supervision_table
 from dft_search.report.surface import layer_surface
+from dft_search.report.term_layers import term_layers
 from dft_search.report.timeline import timeline
 from dft_search.report.verdict import unconfirmed_verdict
-from dft_search.report.wording import Scale, describe_objective
+from dft_search.report.wording import Scale, describe_objective, method_label
 
 CURVE_POINTS = 80  # of a loss curve: enough for a small panel, and keeps the page light
 CURVES = 100  # trials whose curves are kept: with more, lines hide each other and the page grows heavy
@@ -25,7 +27,8 @@ NO_TEST = {"p_value": None, "method": None, "smallest_effect": None}
 
 def report_data(view: StudyView) -> dict[str, Any]:
     """Everything that the report says: `verdict, champion, leaderboard, arms, test, importance, layer_map`, and beside
-    these `study`, `limits` (what could not be concluded), `pareto`, `curves`, `parallel` (axes of the parameters),
+    these `study`, `limits` (what could not be concluded), `pareto`, `term_layers` (scores by the layer of other terms),
+    `paper` (the DFT paper's numbers beside ours), `curves`, `parallel` (axes of the parameters),
     `supervision` (the table by combination), `timeline`, `cost` and `spent` (its sums). Scores are in the metric's own
     unit; `study.points` tells whether they are proportions, which people see as points."""
     labels = {trial.number: describe_objective(trial.objective) for trial in view.trials}
@@ -43,6 +46,7 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "missing": (confirmation or {}).get("missing") or [],
         "importance": parameter_importance(view),
         "layer_map": _layer_map(view),
+        "term_layers": term_layers(view, labels),
         "entropy": _entropy(view),
         "depth": depth_section(view),
         "contest": (confirmation or {}).get("contest"),
@@ -55,6 +59,7 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "cost": cost,
         "spent": cost_summary(cost) | {"device": device_kind(view)},
     }
+    report["paper"] = paper_numbers(view, report["supervision"])
     report["near_chance"] = near_chance(view)
     report["limits"] = unconcluded(view, report)
     return report
@@ -115,15 +120,19 @@ def _leaderboard(view: StudyView, labels: Mapping[int, str]) -> list[dict[str, A
 
 def _leaderboard_row(view: StudyView, trial: TrialView, label: str, rank: int | None) -> dict[str, Any]:
     conversion, thinking = trial.layers
+    others = {name: options["layer"] for name, options in trial.terms.items() if "layer" in options}
     score = trial.dev.get(view.metric)
     return {
         "rank": rank,
         "trial": trial.number,
         "label": label,
+        "method": trial.method,
+        "plain": trial.plain,
         "outcome": trial.outcome,
         "phase": trial.phase,
         "params": dict(trial.params),
-        "layers": {"conversion": conversion, "thinking": thinking},
+        "unused": sorted(trial.unused),
+        "layers": {"conversion": conversion, "thinking": thinking} | others,
         "dev": {
             "score": score.value if score else None,
             "stderr": score.stderr if score else None,
@@ -151,11 +160,16 @@ def _score(score: ScoreView) -> dict[str, Any]:
 
 def _layer_map(view: StudyView) -> dict[str, Any]:
     """Completed trials by (conversion layer, thinking layer); None where the recipe has no such term. Trials that did
-    not see all their rows are counted but not scored: their scores belong to another budget."""
+    not see all their rows are counted but not scored: their scores belong to another budget.
+
+    Plain TFT is the pair without both; other recipes without both have no place, and are counted in `elsewhere`."""
     cells: dict[tuple[int | None, int | None], list[TrialView]] = defaultdict(list)
     unfinished: dict[tuple[int | None, int | None], int] = defaultdict(int)
+    elsewhere: Counter[str] = Counter()
     for trial in view.searched:
-        if trial.completed and view.metric in trial.dev:
+        if trial.layers == (None, None) and not trial.plain:
+            elsewhere[method_label(trial.method)] += 1
+        elif trial.completed and view.metric in trial.dev:
             cells[trial.layers].append(trial)
         else:
             unfinished[trial.layers] += 1
@@ -179,6 +193,7 @@ def _layer_map(view: StudyView) -> dict[str, Any]:
         "num_layers": view.num_layers,
         "metric": view.metric,
         "cells": entries,
+        "elsewhere": dict(elsewhere),
         "paper": {"conversion": pair[0], "thinking": pair[1]} if known else None,
         "entropy": _proposed(view),
         "surface": layer_surface(view),
@@ -220,11 +235,11 @@ def _curves(view: StudyView, labels: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _with_curves(view: StudyView) -> list[TrialView]:
-    """All trials of the search, or of very many the best ones, the best without supervision, and every n-th other."""
+    """All trials of the search, or of very many the best ones, the best plain TFT, and every n-th other."""
     trials = view.searched
     if len(trials) <= CURVES:
         return trials
-    plain = [trial for trial in view.ranked if trial.layers == (None, None)]
+    plain = [trial for trial in view.ranked if trial.plain]
     best = [trial.number for trial in [*plain[:1], *view.ranked[: CURVES // 2]]]
     others = [trial.number for trial in trials if trial.number not in best]
     kept = {*best, *others[:: -(-len(others) // (CURVES - len(best)))]}

@@ -82,7 +82,20 @@ def leaderboard_rows(report: Mapping[str, Any]) -> list[list[Any]]:
     rows = report["leaderboard"]
     tasks = sorted({name for row in rows for name in row["dev"]["tasks"]})
     keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
-    about = ["rank", "trial", "label", "outcome", "fraction", "feasible", "seed", "steps", "rows", "tokens", "seconds"]
+    about = [
+        "rank",
+        "trial",
+        "label",
+        "method",
+        "outcome",
+        "fraction",
+        "feasible",
+        "seed",
+        "steps",
+        "rows",
+        "tokens",
+        "seconds",
+    ]
     head = [*about, "slot_seconds", "mlflow_run_id", "score", "stderr", "items"]
     head += [column for task in tasks for column in (task, f"{task}_stderr")] + keys
     body = []
@@ -101,7 +114,7 @@ def supervision_rows(report: Mapping[str, Any]) -> list[list[Any]]:
     """Head and rows of the supervision table in full precision."""
     found = report["supervision"]
     names = [column["name"] for column in found["columns"]]
-    about = ["method", "conversion", "thinking", "arm", "trial", "trials"]
+    about = ["method", "conversion", "thinking", "others", "arm", "trial", "trials"]
     head = ["part", *about, "conversion_layer", "thinking_layer", *(c for n in names for c in (n, f"{n}_error"))]
     body = []
     for group in found["groups"]:

@@ -10,7 +10,7 @@ from typing import Any
 from dft_search.report import sections
 from dft_search.report.leaderboard import leaderboard_table
 from dft_search.report.markup import prose, section
-from dft_search.report.tables import supervision_html
+from dft_search.report.tables import paper_html, supervision_html
 from dft_search.report.wording import Scale, device_time, duration, listed, plural, setting
 
 
@@ -21,6 +21,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         *([section("depth", "Is it the depth?", sections.depth(report))] if report["depth"] else []),
         section("limits", "What could not be concluded", sections.limits(report)),
         section("supervision", "Supervision and tasks", supervision_html(report)),
+        *([section("paper", "Beside the paper", paper_html(report))] if report["paper"] else []),
         section("leaderboard", "Leaderboard", leaderboard_table(report)),
         *([section("pareto", "Pareto front", sections.pareto(report))] if report["pareto"] else []),
         section("layers", "Layer map", sections.layers(report)),

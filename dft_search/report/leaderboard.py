@@ -6,7 +6,7 @@ from typing import Any
 
 from dft_search.report.figures.svg import Axis, Svg, padded
 from dft_search.report.markup import downloads, prose, scrolling
-from dft_search.report.wording import MISSING, Scale, compact, duration, setting, short_key
+from dft_search.report.wording import MISSING, Scale, compact, duration, method_label, setting, short_key
 
 BAR_WIDTH = 120.0
 BAR_HEIGHT = 18.0
@@ -25,13 +25,14 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
     shown = {name: task for name, task in study["tasks"].items() if study["score_metrics"] != [name]}
     tasks = {name: Scale(bool(task["points"])) for name, task in shown.items()}
     keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
-    axis = _axis(rows)
+    axis, several = _axis(rows), len({row["method"] for row in rows}) > 1
     chosen = next((row for row in rows if _is_champion(report, row)), None)
     unit = " (points)" if study["points"] else ""
     heads = [
         ("#", "num"),
         ("trial", "num"),
         ("recipe", ""),
+        *([("method", "")] if several else []),
         (f"dev {study['metric']}{unit}", "num plot"),
         ("outcome", ""),
         ("rows seen", "num"),
@@ -43,7 +44,7 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
     head = "".join(
         f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>' for name, kind in heads
     )
-    body = "".join(_row(report, row, scale, tasks, keys, axis) for row in rows)
+    body = "".join(_row(report, row, scale, tasks, keys, axis, several) for row in rows)
     done = sum(row["rank"] is not None for row in rows)
     caption = (
         f"{done} of {len(rows)} trials completed and are ranked by their dev score. The bar below a score is its 95 % "
@@ -71,6 +72,7 @@ def _row(
     tasks: Mapping[str, Scale],
     keys: list[str],
     axis: Axis | None,
+    several: bool,
 ) -> str:
     dev, ranked = row["dev"], row["rank"] is not None
     score = scale.spread(dev["score"], dev["stderr"])
@@ -79,6 +81,7 @@ def _row(
         _number(row["rank"], str(row["rank"] or "")),
         _number(row["trial"], str(row["trial"])),
         f'<th scope="row">{escape(row["label"])}{_message(row)}</th>',
+        *([f"<td>{escape(method_label(row['method']))}</td>"] if several else []),
         _score(dev["score"], score if ranked or dev["score"] is None else f"({score})", bar),
         f'<td class="end {row["outcome"]}">{escape(row["outcome"].replace("_", " "))}</td>',
         _number(row["fraction"], f"{100 * row['fraction']:.0f} %"),
@@ -87,7 +90,7 @@ def _row(
         task = dev["tasks"].get(name)
         shown = task_scale.spread(task["value"], task["stderr"]) if task else MISSING
         cells.append(_number(task["value"] if task else None, shown))
-    cells += [_setting(row["params"].get(key, MISSING)) for key in keys]
+    cells += [_setting(MISSING if key in row["unused"] else row["params"].get(key, MISSING)) for key in keys]
     cells += [_number(row["seconds"], duration(row["seconds"])), _number(row["tokens"], compact(row["tokens"]))]
     return f"<tr{' class=chosen' if _is_champion(report, row) else ''}>{''.join(cells)}</tr>"
 

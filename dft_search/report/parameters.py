@@ -14,14 +14,15 @@ def parameter_axes(view: StudyView) -> list[dict[str, Any]]:
 
     Returns:
         ``{key, kind: number | choice, low, high, log, integer}`` or ``{key, kind, choices}`` (labels), each with
-        ``absent``: how many trials go without it (its condition does not hold for them).
+        ``absent``: how many trials go without it (its condition does not hold for them, or their method has no use for
+        it).
     """
-    trials = view.searched
-    seen = dict.fromkeys(key for trial in trials for key in trial.params)
+    trials = [{key: t.params[key] for key in t.params if key not in t.unused} for t in view.searched]
+    seen = dict.fromkeys(key for params in trials for key in params)
     keys = [key for key in view.space if key in seen] + [key for key in seen if key not in view.space]
     return [
-        _axis(view.space.get(key) or {}, [t.params[key] for t in trials if key in t.params], view.num_layers)
-        | {"key": key, "absent": sum(key not in trial.params for trial in trials)}
+        _axis(view.space.get(key) or {}, [params[key] for params in trials if key in params], view.num_layers)
+        | {"key": key, "absent": sum(key not in params for params in trials)}
         for key in keys
     ]
 

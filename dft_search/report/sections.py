@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from dft_search.objectives.registry import all_methods
 from dft_search.report.evidence import evidence
 from dft_search.report.figures.arms import arm_title, arms_on_test, leads_on_test
 from dft_search.report.figures.bars import cost_bars, importance_bars
@@ -15,6 +16,7 @@ from dft_search.report.figures.pareto import pareto_front
 from dft_search.report.figures.profile import entropy_profile
 from dft_search.report.figures.surface import smooth_map
 from dft_search.report.figures.svg import Figure
+from dft_search.report.figures.term_layers import other_layers
 from dft_search.report.figures.timeline import trial_timeline
 from dft_search.report.markup import figures_html, prose
 from dft_search.report.tables import arm_costs
@@ -30,6 +32,7 @@ def all_figures(report: Mapping[str, Any]) -> list[Figure]:
         pareto_front(report),
         layer_map(report),
         smooth_map(report),
+        *other_layers(report),
         entropy_profile(report),
         parallel_coordinates(report),
         importance_bars(report),
@@ -100,7 +103,7 @@ def pareto(report: Mapping[str, Any]) -> str:
 def layers(report: Mapping[str, Any]) -> str:
     """The map of tried pairs, and the smoothed one or why there is none."""
     tried, smooth = layer_map(report), smooth_map(report)
-    drawn = figures_html([tried, smooth], "No completed trial to place.")
+    drawn = figures_html([tried, smooth, *other_layers(report)], "No completed trial to place.")
     if tried is None or smooth is not None:
         return drawn
     reason = report["layer_map"]["surface"]["reason"]
@@ -159,6 +162,8 @@ WORDS = {
 def words(report: Mapping[str, Any]) -> str:
     """What the terms of the page mean."""
     told = dict(WORDS)
+    others = {row["method"] for row in report["leaderboard"]} - {"sft", "tft", "dft"}
+    told |= {method.label: method.description for name, method in all_methods().items() if name in others}
     if any(name.endswith(".margin") for name in (report["study"]["metric"], *report["study"]["score_metrics"])):
         told["margin"] = "how far a model prefers the right choice: its log-odds in nats, 0 is even, more is better"
     rows = "".join(f"<div><dt>{escape(word)}</dt><dd>{escape(said)}</dd></div>" for word, said in told.items())

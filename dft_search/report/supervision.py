@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dft_search.objectives.registry import all_methods
 from dft_search.report.collect import ScoreView, StudyView, TrialView
-from dft_search.report.paper import paper_rows
 from dft_search.report.statistics import mean_and_deviation
+from dft_search.report.wording import describe_term, listed
 
+PAIR = ("conversion", "thinking")
 KINDS = ("none", "logits", "feature")
 AVERAGE = "average"
 
@@ -17,14 +19,14 @@ def supervision_table(view: StudyView) -> dict[str, Any]:
     """Scores by combination of supervisions and by task.
 
     Confirmed arms stand in their own group, on test, as means over fresh seeds. For every combination that the search
-    completed the best trial stands in a second one, on dev: one run each, and the best of ``trials``. Where the study
-    is of a model and language of the DFT paper, its numbers stand in a third one.
+    completed the best trial stands in a second one, on dev: one run each, and the best of ``trials``.
 
     Returns:
-        ``{columns: [{name, points, average}], groups: [{part, rows: [{method, conversion, thinking, layers, arm, trial,
-        trials, cells: {column: {mean, error, n}}}]}]}``. ``error`` is the deviation between seeds on test, and the
-        standard error over items on dev. ``average: true`` marks the columns that the one called ``average`` is
-        the mean of: shares of right answers in the target language, where there are several such tasks.
+        ``{columns: [{name, points, average}], groups: [{part, rows: [{method, conversion, thinking, others, layers,
+        arm, trial, trials, cells: {column: {mean, error, n}}}]}]}``. ``others`` says in words which terms there are
+        beside these two. ``error`` is the deviation between seeds on test, and the standard error over items on dev.
+        ``average: true`` marks the columns that the one called ``average`` is the mean of: shares of right answers in
+        the target language, where there are several such tasks.
     """
     names = _columns(view)
     averaged = [name for name in names if _is_averaged(view, name)]
@@ -34,17 +36,14 @@ def supervision_table(view: StudyView) -> dict[str, Any]:
     columns = [
         {"name": name, "points": name == AVERAGE or view.in_points(name), "average": name in averaged} for name in shown
     ]
-    groups = [_confirmed(view, names, averaged), _searched(view, names, averaged), _of_the_paper(view, names)]
+    groups = [_confirmed(view, names, averaged), _searched(view, names, averaged)]
     return {"columns": columns, "groups": [group for group in groups if group["rows"]]}
 
 
-def combination(objective: Mapping[str, Any]) -> tuple[str, str, str]:
-    """(method, conversion, thinking) of an objective: what is off is ``none``; DFT without either term is TFT."""
-    method = str(objective.get("method", "unknown"))
-    kinds = [str((objective.get(name) or {}).get("supervision", "none")) for name in ("conversion", "thinking")]
-    if method in ("dft", "tft"):
-        return ("tft" if kinds == ["none", "none"] else "dft"), kinds[0], kinds[1]
-    return method, "none", "none"
+def combination(trial: TrialView) -> tuple[str, str, str, tuple[str, ...]]:
+    """(method, conversion, thinking, names of other terms) of a trial; what is off is ``none``."""
+    conversion, thinking = (str(trial.terms.get(name, {}).get("supervision", "none")) for name in PAIR)
+    return trial.method, conversion, thinking, tuple(name for name in trial.terms if name not in PAIR)
 
 
 def _columns(view: StudyView) -> list[str]:
@@ -78,9 +77,9 @@ def _confirmed(view: StudyView, names: Sequence[str], averaged: Sequence[str]) -
 
 
 def _searched(view: StudyView, names: Sequence[str], averaged: Sequence[str]) -> dict[str, Any]:
-    groups: dict[tuple[str, str, str], list[TrialView]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, tuple[str, ...]], list[TrialView]] = defaultdict(list)
     for trial in view.ranked:
-        groups[combination(trial.objective)].append(trial)
+        groups[combination(trial)].append(trial)
     rows = []
     for trials in groups.values():
         best = trials[0]
@@ -91,32 +90,16 @@ def _searched(view: StudyView, names: Sequence[str], averaged: Sequence[str]) ->
     return {"part": "dev", "rows": sorted(rows, key=_order)}
 
 
-def _of_the_paper(view: StudyView, names: Sequence[str]) -> dict[str, Any]:
-    rows = [
-        {
-            "method": method,
-            "conversion": conversion,
-            "thinking": thinking,
-            "layers": {},
-            "arm": None,
-            "trial": None,
-            "trials": 0,
-            "cells": {name: {"mean": number, "error": None, "n": None} for name, number in numbers.items()},
-        }
-        for (method, conversion, thinking), numbers in paper_rows(view, names)
-    ]
-    return {"part": "paper", "rows": sorted(rows, key=_order)}
-
-
 def _row(trial: TrialView, cells: Mapping[str, Any], *, arm: str | None, trials: int) -> dict[str, Any]:
-    method, conversion, thinking = combination(trial.objective)
+    method, conversion, thinking, others = combination(trial)
     if arm == "base":
-        method, conversion, thinking = "base", "none", "none"
-    layers = dict(zip(("conversion", "thinking"), trial.layers, strict=True)) if method == "dft" else {}
+        method, conversion, thinking, others = "base", "none", "none", ()
+    layers = {name: trial.terms[name]["layer"] for name in PAIR if name in trial.terms}
     return {
         "method": method,
         "conversion": conversion,
         "thinking": thinking,
+        "others": listed([describe_term(name, trial.terms[name]) for name in others]),
         "layers": layers,
         "arm": arm,
         "trial": None if arm else trial.number,
@@ -125,13 +108,13 @@ def _row(trial: TrialView, cells: Mapping[str, Any], *, arm: str | None, trials:
     }
 
 
-def _order(row: Mapping[str, Any]) -> tuple[int, int, int, str]:
-    """The paper's order: base, SFT, TFT, then DFT by what it adds."""
-    methods = ("base", "sft", "tft")
+def _order(row: Mapping[str, Any]) -> tuple[int, int, int, str, str]:
+    """The paper's order: base, SFT, TFT, other methods, then DFT by what it adds."""
+    methods = ["base", "sft", "tft", *(name for name in all_methods() if name not in ("sft", "tft", "dft")), "dft"]
     first = methods.index(row["method"]) if row["method"] in methods else len(methods)
-    place = [KINDS.index(row[term]) if row[term] in KINDS else len(KINDS) for term in ("conversion", "thinking")]
+    place = [KINDS.index(row[term]) if row[term] in KINDS else len(KINDS) for term in PAIR]
     alone = 0 if 0 in place else 1
-    return first, alone, 10 * place[0] + place[1], str(row["arm"])
+    return first, alone, 10 * place[0] + place[1], row["others"], str(row["arm"])
 
 
 def _over_seeds(scores: Sequence[ScoreView | None]) -> dict[str, Any] | None:

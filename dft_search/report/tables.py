@@ -11,7 +11,6 @@ from dft_search.report.wording import MISSING, Scale, arm_label, compact, durati
 HEADINGS = {
     "test": "Confirmed: on test, mean over fresh seeds ± the deviation between them",
     "dev": "Best of the search: on dev, one run each ± its standard error over items",
-    "paper": "As the DFT paper reports it (arXiv 2503.01275): one run each, on its own prompts and scorers",
 }
 
 
@@ -21,8 +20,10 @@ def supervision_html(report: Mapping[str, Any]) -> str:
     if not found["groups"]:
         return "<p>No completed trial to tabulate.</p>"
     columns = found["columns"]
-    names = ("method", "conversion", "thinking", *(_head(column) for column in columns), "from")
-    head = "".join(f'<th scope="col"{_kind(index, names)}>{escape(name)}</th>' for index, name in enumerate(names))
+    terms = ("conversion", "thinking", *(("other terms",) if _has_others(found) else ()))
+    names = ("method", *terms, *(_head(column) for column in columns), "from")
+    kinds = ("", *(' class="term"' for _ in terms), *(' class="num"' for _ in columns), "")
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(names, kinds, strict=True))
     body = "".join(_group(report, group, columns, len(names)) for group in found["groups"])
     table = (
         f'<table class="supervision"><caption class="unseen">Scores by supervision and task</caption>'
@@ -41,9 +42,9 @@ def supervision_caption(report: Mapping[str, Any]) -> str:
     found = report["supervision"]
     parts = [group["part"] for group in found["groups"]]
     said = (
-        "What each kind of supervision reaches on each task: TFT trains on target-language answers alone; DFT adds "
-        "conversion and thinking, each on the logits or on the features of a layer. Bold is the highest number of its "
-        "column within its group, which does not make it a significant one. "
+        "What each method and kind of supervision reaches on each task: TFT trains on target-language answers alone; "
+        "DFT adds conversion and thinking, each on the logits or on the features of a layer. Bold is the highest "
+        "number of its column within its group, which does not make it a significant one. "
     )
     averaged = [column["name"] for column in found["columns"] if column["average"]]
     if averaged:
@@ -54,11 +55,6 @@ def supervision_caption(report: Mapping[str, Any]) -> str:
             "are flattered, the more so the more trials stand behind them"
         )
         said += ", and must not be compared with rows on test." if "test" in parts else "; none of them was confirmed."
-    if "paper" in parts:
-        said += (
-            " The paper's numbers are told for orientation: its training rows, prompts and scorers are not known in "
-            "full, and it gives no deviation between seeds."
-        )
     return said.strip()
 
 
@@ -68,7 +64,7 @@ def method_title(report: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if row["arm"] is None or row["arm"] == row["method"]:
         return name
     title = arm_title(report, row["arm"]) if row["arm"] in report["arms"] else arm_label(row["arm"])
-    return f"{name}: {title}" if row["method"] == "dft" else title
+    return title if row["arm"].startswith(row["method"]) else f"{name}: {title}"
 
 
 def cell_text(cell: Mapping[str, Any] | None, column: Mapping[str, Any]) -> str:
@@ -80,8 +76,6 @@ def origin(row: Mapping[str, Any]) -> str:
     """Where a row's numbers come from."""
     if row["arm"]:
         return plural(row["trials"], "seed")
-    if row["trial"] is None:
-        return "the paper"
     return f"trial {row['trial']}, " + (f"best of {row['trials']}" if row["trials"] > 1 else "the only one")
 
 
@@ -102,16 +96,24 @@ def _group(report: Mapping[str, Any], group: Mapping[str, Any], columns: Sequenc
             top = cell is not None and cell["mean"] == best[column["name"]]
             value = f' data-value="{cell["mean"]!r}"' if cell else ""
             cells.append(f'<td class="num"{value}>{f"<b>{text}</b>" if top else text}</td>')
-        terms = "".join(f'<td class="term">{escape(term_text(row, term))}</td>' for term in ("conversion", "thinking"))
+        told = [term_text(row, term) for term in ("conversion", "thinking")]
+        told += [row["others"] or "none"] if _has_others(report["supervision"]) else []
+        terms = "".join(f'<td class="term">{escape(text)}</td>' for text in told)
         name, end = escape(method_title(report, row)) + _terms_below(row), f"<td>{escape(origin(row))}</td>"
         rows.append(f'<tr><th scope="row">{name}</th>{terms}{"".join(cells)}{end}</tr>')
     title = f'<tr><th scope="rowgroup" colspan="{width}"><span>{escape(HEADINGS[group["part"]])}</span></th></tr>'
     return f"<tbody>{title}{''.join(rows)}</tbody>"
 
 
+def _has_others(found: Mapping[str, Any]) -> bool:
+    """Whether a recipe has terms beside conversion and thinking."""
+    return any(row["others"] for group in found["groups"] for row in group["rows"])
+
+
 def _terms_below(row: Mapping[str, Any]) -> str:
-    """What the columns of both terms say, for a screen too narrow for them."""
+    """What the columns of the terms say, for a screen too narrow for them."""
     on = [f"{term} {term_text(row, term)}" for term in ("conversion", "thinking") if row[term] != "none"]
+    on += [row["others"]] if row["others"] else []
     return f'<span class="below">{escape("; ".join(on))}</span>' if on else ""
 
 
@@ -126,12 +128,6 @@ def _best(report: Mapping[str, Any], group: Mapping[str, Any], column: Mapping[s
 
 def _head(column: Mapping[str, Any]) -> str:
     return f"{column['name']}{' (points)' if column['points'] else ''}"
-
-
-def _kind(index: int, names: Sequence[str]) -> str:
-    if index in (1, 2):
-        return ' class="term"'
-    return ' class="num"' if 3 <= index < len(names) - 1 else ""
 
 
 def arm_costs(report: Mapping[str, Any]) -> str:
@@ -161,3 +157,46 @@ def arm_costs(report: Mapping[str, Any]) -> str:
             f"<tbody>{''.join(rows)}</tbody></table>",
         )
     )
+
+
+def paper_html(report: Mapping[str, Any]) -> str:
+    """A row a method of the paper, a column a task: the paper's number, and ours below it."""
+    found = report["paper"]
+    names = ("method", "conversion", "thinking", *found["tasks"], "ours from")
+    kinds = ("", "", "", *(' class="num"' for _ in found["tasks"]), "")
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(names, kinds, strict=True))
+    rows = []
+    for row in found["rows"]:
+        terms = "".join(f"<td>{escape(row[term])}</td>" for term in ("conversion", "thinking"))
+        cells = "".join(f'<td class="num">{_beside(row, task)}</td>' for task in found["tasks"])
+        end = f"<td>{escape(_paper_origin(report, row))}</td>"
+        rows.append(f'<tr><th scope="row">{escape(method_label(row["method"]))}</th>{terms}{cells}{end}</tr>')
+    caption = (
+        f"Above, the numbers of the {found['source']}; below them ours of the same method on the same task, all times "
+        "100. The paper's are single runs without errors, over all items; ours are over the items of one part, with the "
+        "deviation between seeds on test or the standard error over items on dev. How the paper asked and scored is "
+        f"known in part only. Our tasks: {listed(list(found['tasks'].values()))}."
+    )
+    table = (
+        f'<table class="supervision"><caption class="unseen">The paper\'s numbers beside ours</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+    return (
+        f'<p class="caption">{prose(caption)}</p><div class="block" data-name="paper" data-source="paper">'
+        f"{scrolling('The paper and this study, scrolls sideways', table)}"
+        f"{downloads('the comparison with the paper', ('CSV', 'JSON'))}</div>"
+    )
+
+
+def _beside(row: Mapping[str, Any], task: str) -> str:
+    paper, ours = row["paper"].get(task), row["ours"].get(task)
+    below = MISSING if ours is None else Scale(False).spread(ours["mean"], ours["error"])
+    return f"{MISSING if paper is None else f'{paper:.2f}'}<br>{escape(below)}"
+
+
+def _paper_origin(report: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    if row["part"] is None:
+        return MISSING
+    if row["arm"] is None:
+        return f"trial {row['trial']}, on dev"
+    return f"{arm_title(report, row['arm']) if row['arm'] in report['arms'] else arm_label(row['arm'])}, on test"

@@ -91,14 +91,23 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
         return name
     on = {term: objective.get(term) or {"supervision": "none"} for term in method.reads}
     on = {term: told for term, told in on.items() if term in method.always or told.get("supervision") != "none"}
+    english = _english_answers(objective)
     if not on:
-        return f"plain {method_label(method.reduces_to.get((), name))}"
+        return ", ".join([f"plain {method_label(method.reduces_to.get((), name))}", *english])
     own = [f"at layer {on[term]['layer']}" for term in method.always if "layer" in on[term]]
-    terms = [_described(term, told) for term, told in on.items() if term not in method.always]
-    return ", ".join([*([f"{method.label} {listed(own)}".strip()] if method.always else []), *terms])
+    terms = [describe_term(term, told) for term, told in on.items() if term not in method.always]
+    if method.reduces_to:  # nothing but its terms
+        return ", ".join([*terms, *english])
+    return ", ".join([f"{method.label} {listed(own)}".strip(), *terms, *english])
 
 
-def _described(term: str, options: Mapping[str, Any]) -> str:
+def _english_answers(objective: Mapping[str, Any]) -> list[str]:
+    """What is to be said of generation in English, where that is not what the method is about."""
+    languages = (objective.get("generation") or {}).get("languages", [])
+    return [] if "english" not in languages else ["English answers too" if "target" in languages else "English answers"]
+
+
+def describe_term(term: str, options: Mapping[str, Any]) -> str:
     """A term of several that a method may have."""
     kind = options.get("supervision")
     what = f"{term} {kind}" if kind in ("logits", "feature") else term

@@ -95,13 +95,16 @@ class Definition:
     def first_points(self) -> list[dict[str, Value]]:
         """The points to try first, completed to full points of the space, each once.
 
-        ``entropy`` is checked, and left out as long as its layers are not known.
+        ``entropy`` is checked, and left out as long as its layers are not known. Where the file asks for none, the
+        template of a method that is neither tft nor dft comes first: all others are points of those.
 
         Raises:
             RequestError: a point that the file asks for is not in the space.
         """
         asked = "first_points" in (self.document.data["study"] or {})
         points: list[dict[str, Value]] = []
+        if not asked and self.recipe.objective.method not in ("tft", "dft"):
+            points.append(self.complete({}))
         for index, given in enumerate(self.options.first_points):
             try:
                 found = self._first(given)

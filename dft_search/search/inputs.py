@@ -51,6 +51,8 @@ def training_input(recipe: Recipe, rows: Rows) -> DataInput:
     train, unused = recipe.data.train, recipe.data.train.unused(recipe.needs)
     used = {name: getattr(train, name) for name in ("english", "english_rows") if name not in unused}
     used |= {"mixture": train.mixture} if train.mixture is not None else {}
+    used |= {"rows": train.rows} if train.rows is not None else {}
+    used |= {"transfer": train.transfer.model_dump(mode="json", exclude_none=True)} if recipe.needs.made else {}
     profile = {"num_rows": len(rows.rows), **({"dropped": rows.dropped} if rows.dropped else {})}
     return DataInput(
         _short(named[0]["uri"]) + more,

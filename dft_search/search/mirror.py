@@ -1,4 +1,4 @@
-"""The small state of a study, kept beside its checkpoints when these lie at a URL, for another machine to go on."""
+"""The small state of a study, kept beside its checkpoints in ``study.storage``, for another machine to go on."""
 
 import contextlib
 import json
@@ -19,19 +19,20 @@ from dft_search.training.places import is_remote, join, names, normal, read_byte
 MIRROR_SECONDS = 10.0  # between two looks at what has changed
 HOLDER = "holder.json"
 _TRIAL_FILES = ("trial.json", "recipe.yaml", "reports.jsonl", "items.json", "items_test.json", "test_scores.json")
-_STUDY_FILES = ("study.yaml", "study.json", "layers.json", "confirmation.json", "report.json", "report.html")
+_STUDY_FILES = ("study.yaml", "study.json", "layers.json", "items.json", "seal.json", "confirmation.json")
+_STUDY_FILES += ("report.json", "report.html")
 
 
 class Mirror:
-    """Copies what changes in a study's folder to URL/NAME/study.
+    """Copies what changes in a study's folder to STORAGE/NAME/study.
 
     Args:
         folder: the study's folder.
-        url: ``study.storage``.
+        storage: ``study.storage``, a folder or a URL.
     """
 
-    def __init__(self, folder: StudyFolder, url: str):
-        self.folder, self.root = folder, join(normal(url), folder.path.name, "study")
+    def __init__(self, folder: StudyFolder, storage: str):
+        self.folder, self.root = folder, join(normal(storage), folder.path.name, "study")
         self.sent: dict[str, tuple[int, int]] = {}
         self.syncing = threading.Lock()
 
@@ -99,7 +100,7 @@ def fetch(url: str) -> Path:
     """Bring a study that another machine ran into this machine's home, unless what is here is as new.
 
     Args:
-        url: of the study: its ``study.storage`` with the study's name behind it.
+        url: of the study: its ``study.storage``, a folder or a URL, with the study's name behind it.
 
     Returns:
         its folder.
@@ -133,6 +134,18 @@ def fetch(url: str) -> Path:
     return folder.path
 
 
+def fetch_if_known(name: str, storage: str | None) -> None:
+    """``fetch`` where the storage is elsewhere and knows the study; a new study has nothing there yet.
+
+    Raises:
+        RequestError, InfrastructureError: as ``fetch``.
+    """
+    if storage is not None and is_remote(normal(storage)):
+        url = join(normal(storage), name)
+        if read_bytes(join(url, "study", "study.json")) is not None:
+            fetch(url)
+
+
 def _bring(place: str, folder: Path, files: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
@@ -142,16 +155,15 @@ def _bring(place: str, folder: Path, files: tuple[str, ...]) -> None:
 
 
 def mirrored(folder: StudyFolder, storage: str | None) -> contextlib.AbstractContextManager[None]:
-    """``Mirror.kept`` where the storage is elsewhere; else nothing happens."""
-    if storage is None or not is_remote(normal(storage)):
-        return contextlib.nullcontext()
-    return Mirror(folder, storage).kept()
+    """``Mirror.kept`` where the study has a storage; else all of it lies in one folder."""
+    return contextlib.nullcontext() if storage is None else Mirror(folder, storage).kept()
 
 
 def find_study(text: str) -> Path:
-    """The folder that a study's name, its folder's path or its URL means.
+    """The folder that a study's name, its folder's path, or its place in a storage (a path or a URL) means.
 
     Raises:
         RequestError: there is no such study.
     """
-    return fetch(text) if is_remote(text) else study_path(text)
+    in_storage = is_remote(text) or ("/" in text and (Path(text).expanduser() / "study" / "study.yaml").is_file())
+    return fetch(text) if in_storage else study_path(text)

@@ -13,10 +13,12 @@ from optuna.storages import BaseStorage
 from dft_search.config import InfrastructureError, Problem, RequestError
 from dft_search.config.background import repeated
 from dft_search.evaluation.options import Part
+from dft_search.launch.nodes import NodeCheck
 from dft_search.search.asker import Asker
 from dft_search.search.confirmation.baseline import score_base
 from dft_search.search.definition import Definition
 from dft_search.search.inputs import StudyInputs
+from dft_search.search.nodes import refuse_lacking
 from dft_search.search.outcomes import Outcome
 from dft_search.search.planning import most_slots, slot_spec
 from dft_search.search.progress import Progress
@@ -44,6 +46,7 @@ def run_phases(
     data: dict[str, Any],
     inputs: StudyInputs,
     progress: Progress,
+    nodes: NodeCheck | None,
     *,
     confirm: bool,
 ) -> int:
@@ -57,6 +60,7 @@ def run_phases(
         data: what ``study.json`` says about the rows.
         inputs: what MLflow is told about rows and items.
         progress: shows what happens.
+        nodes: looks at nodes that come; None where the cluster is this process's own.
         confirm: whether the confirmation runs.
 
     Raises:
@@ -73,6 +77,7 @@ def run_phases(
     problems = check_uri(uri, nodes=len(room.nodes) + room.grows)
     if problems:
         raise RequestError(problems)
+    refuse_lacking(nodes)
     tracker, parent = _open_record(definition, folder, uri, facts, data, inputs)
     storage = open_storage(options.database, folder.journal)
     asker = Asker(storage, options, definition.space, definition.fixed)
@@ -90,6 +95,7 @@ def run_phases(
         pool = SlotPool(spec, plan.slots, cold=options.slots.mode == "cold", plan=plan)
         with _stoppable(session, pool, folder), progress.watching(pool):
             pool.wait_for_workers(lambda: session.stopping is not None, progress.phase)
+            refuse_lacking(nodes)  # those that autoscaling has brought
             with _timed(folder, "search"):
                 score_base(session, pool)
                 progress.phase("Searching")
@@ -100,7 +106,7 @@ def run_phases(
         pool.close()
         session.tidy()
         phase = "interrupted" if session.stopping else "finished"
-    except InfrastructureError:
+    except (InfrastructureError, RequestError):
         phase = "interrupted"
         raise
     finally:

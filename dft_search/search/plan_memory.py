@@ -13,7 +13,7 @@ from dft_search.search.definition import Definition
 from dft_search.search.space import Value
 from dft_search.training.micro import automatic_rows
 from dft_search.training.options import LayersChoice, LoraChoice, TrainingOptions
-from dft_search.training.recipe import Recipe
+from dft_search.training.recipe import Recipe, longest_row
 from dft_search.training.trainable import ATTENTION
 
 DRAWS = 120  # points that stand for a space
@@ -123,7 +123,6 @@ def _peak(
     spans = {name: range(len(segments[name])) for name in ("target_prompt", "english_prompt")}
     row = EncodedRow("row", segments, {name: list(span) for name, span in spans.items()})
     batch = collate([row], recipe.objective, config["num_hidden_layers"], has_bos=True)
-    labels = sum(len(found.labels) for found in batch.labels.values())
     adapters = isinstance(training.trainable, LoraChoice)
     shape = Training(
         trainable=_trainable(training, config),
@@ -133,7 +132,7 @@ def _peak(
         workers=workers,
         cuda=cuda,
     )
-    return step_memory(config, batch.plan, labels, shape, rows).total, rows
+    return step_memory(config, batch.plan, batch.label_rows, shape, rows).total, rows
 
 
 def _rows(recipe: Recipe, config: dict[str, Any], itemsize: int, workers: int, memory: int | None, cuda: bool) -> int:
@@ -147,7 +146,7 @@ def _rows(recipe: Recipe, config: dict[str, Any], itemsize: int, workers: int, m
         recipe.training,
         width=config["hidden_size"],
         layers=config["num_hidden_layers"],
-        max_length=recipe.data.max_length,
+        max_length=longest_row(recipe),
         parameters=parameter_count(config),
         itemsize=itemsize,
         world_size=workers,

@@ -17,8 +17,10 @@ from dft_search.search.confirmation.contest import contest_size
 from dft_search.search.confirmation.power import plan_power
 from dft_search.search.confirmation.substudy import has_choice, tft_space, tuning_trials
 from dft_search.search.definition import Definition, load_study
+from dft_search.search.nodes import node_check, study_needs
 from dft_search.search.options import Slots, StudyOptions
 from dft_search.search.space import Space
+from dft_search.search.study_folder import studies_folder
 from dft_search.training.recipe import Recipe
 
 SUGGESTIONS = 6
@@ -54,15 +56,19 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
     if offline:
         found, memory = plan_slots(this_machine(), spec.bundle, spec.workers, most), own_gpu_memory()
     else:
-        with connected():
+        with connected() as ours:
             room = survey()
+            if not ours:
+                folder = studies_folder() / definition.options.name
+                needs = study_needs(definition.recipe, folder, definition.options.storage)
+                problems += node_check(needs, spec).look()
         found, memory = plan_on(room, spec.bundle, spec.workers, most), gpu_memory(room.nodes)
     if found.missing:
-        problems.append(definition.document.problem(found.missing, ("study", "slots")))
+        problems.insert(0, definition.document.problem(found.missing, ("study", "slots")))
     steps = _steps(definition.recipe, rows)
     return {
         "valid": True,
-        "fits": offline or found.slots > 0,
+        "fits": offline or (found.slots > 0 and not problems),
         "slots": found.slots,
         "steps": steps,
         "runs": planned_runs(definition),
@@ -88,9 +94,9 @@ def slot_spec(shape: Slots, folder: str) -> SlotSpec:
 
 
 def _count_rows(recipe: Recipe) -> int:
-    from dft_search.data.rows import read_rows
+    from dft_search.training.rows import training_rows
 
-    return len(read_rows(recipe.data.train, needs=recipe.needs).rows)
+    return len(training_rows(recipe).rows)
 
 
 def _steps(recipe: Recipe, rows: int | None) -> int | None:

@@ -14,9 +14,11 @@ from dft_search.launch.connect import connected, in_ray_job
 from dft_search.search.definition import ENTROPY, Definition, load_study
 from dft_search.search.entropy_point import with_entropy
 from dft_search.search.inputs import StudyInputs
-from dft_search.search.mirror import find_study, mirrored
+from dft_search.search.mirror import fetch_if_known, find_study, mirrored
+from dft_search.search.nodes import node_check, study_needs
 from dft_search.search.options import Transfer
 from dft_search.search.phases import go_on, run_phases
+from dft_search.search.planning import slot_spec
 from dft_search.search.progress import Progress
 from dft_search.search.signals import stop_signals
 from dft_search.search.study_folder import StudyFolder, check_name, studies_folder
@@ -37,6 +39,8 @@ def search(path: str, *, name: str | None, resume: bool, confirm: bool | None, o
     definition = load_study(path, overrides, name=name)
     check_name(definition.options.name)
     folder = StudyFolder(studies_folder() / definition.options.name)
+    if resume:  # on a new machine, what an earlier one did lies in the study's storage alone
+        fetch_if_known(definition.options.name, definition.options.storage)
     if folder.study_file.exists():
         if not resume:
             raise RequestError(
@@ -120,8 +124,10 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool | None) -
                 for warning in definition.warnings:
                     progress.line(f"note: {warning}")
                 progress.phase("Connecting to Ray")
-                with connected(f"; go on with: {go_on(folder)}"), stop_signals(_wish(folder, progress)):
-                    return run_phases(definition, folder, uri, facts, data, inputs, progress, confirm=confirm)
+                with connected(f"; go on with: {go_on(folder)}") as ours, stop_signals(_wish(folder, progress)):
+                    needs = study_needs(definition.recipe, folder.path, options.storage)
+                    nodes = None if ours else node_check(needs, slot_spec(options.slots, ""))
+                    return run_phases(definition, folder, uri, facts, data, inputs, progress, nodes, confirm=confirm)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -148,6 +154,7 @@ def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any], 
     """Read the rows once, before anything expensive: params for MLflow, what study.json says about the data, and what
     MLflow says."""
     from dft_search.data.rows import read_rows
+    from dft_search.training.rows import training_rows
 
     recipe = definition.recipe
     rows = read_rows(recipe.data.train, needs=recipe.needs)
@@ -158,5 +165,7 @@ def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any], 
         "batch_rows": recipe.training.batch_rows,
         "data_fingerprint": rows.fingerprint,
     }
+    if recipe.needs.made:
+        training_rows(recipe)  # what is wrong with other files is said now
     data = {"rows": len(rows.rows), "dropped": rows.dropped, "fingerprint": rows.fingerprint}
     return facts, data, StudyInputs(recipe, rows)

@@ -1,6 +1,7 @@
 """What a teacher answered, and whether a row may be made of it."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dft_search.data.language import certainly_not
 from dft_search.synthesis.words import is_solid
@@ -18,6 +19,7 @@ class Answer:
     ended: bool
 
 
+@lru_cache(maxsize=1 << 17)  # the same answers are looked at for every trial of a study
 def unusable(answer: Answer, language: str = "en") -> str | None:
     """Why no row may be made of an answer, or None: ``empty``, ``truncated``, ``repetition``, ``wrong_language``."""
     if not answer.text.strip():

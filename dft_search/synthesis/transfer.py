@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from dft_search.config import Problem, RequestError, expand_path
@@ -53,6 +54,9 @@ class _Pair:
     target: str
     teacher: str
     mt: str
+
+
+_learned = lru_cache(maxsize=1)(learn_lexicon)  # seconds, and the trials of a study have the same rows
 
 
 def question(row: Row) -> Question:
@@ -156,7 +160,7 @@ def _switched(
 ) -> list[MadeRow]:
     """Copies of ``count`` rows with words of the other language; what has no known word is counted."""
     given = options.codeswitch
-    lexicon = learn_lexicon(rows) if given.lexicon == ALIGNER else read_lexicon(given.lexicon)
+    lexicon = _learned(tuple(rows)) if given.lexicon == ALIGNER else read_lexicon(given.lexicon)
     found = []
     for turn, number in drawn([row.id for row in drafts], count, options.seed, "codeswitch"):
         row = drafts[number]

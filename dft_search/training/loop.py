@@ -12,7 +12,8 @@ from dft_search.data.encode import Encoded
 from dft_search.training import base, checkpoints
 from dft_search.training.micro import OutOfMemory, is_out_of_memory, micro_batch_rows
 from dft_search.training.places import join, remove
-from dft_search.training.recipe import Recipe
+from dft_search.training.recipe import Recipe, longest_row
+from dft_search.training.reference import Reference
 from dft_search.training.reporter import Decision, Report, Reporter, StepRecord
 from dft_search.training.saver import Saver
 from dft_search.training.schedule import rung_steps, total_steps
@@ -38,8 +39,8 @@ class Run:
         background: write checkpoints beside the steps, from a copy in main memory.
         steps_limit: stop after so many steps, unscored and without a checkpoint (replays).
         micro_batch_rows: rows of a micro-batch in place of what the recipe says or leaves to choice.
-        kept: folder or URL of what is computed once and read by all runs of a study (``teacher.py``); by default a
-            folder of the run's own.
+        kept: folder or URL of what is computed once and read by all runs of a study (``reference.py``, ``teacher.py``);
+            by default a folder of the run's own.
         known: fraction of the newest report that the caller holds, 0 for none. A checkpoint that has told more is of no
             use to it, since a report is told once: the run begins anew. None: any checkpoint is gone on from.
     """
@@ -83,7 +84,8 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
         return RunEnd("interrupted", 0, 0.0)
     data = workspace.encoded(recipe, answers)
     built = workspace.build(recipe, session, run.seed)
-    return _Progress(recipe, run, reporter, session, data, built).go()
+    reference = workspace.reference(recipe, place, data, base_fingerprint(recipe, built), session)
+    return _Progress(recipe, run, reporter, session, data, built, reference).go()
 
 
 def score_untrained(recipe: Recipe, run: Run, reporter: Reporter, session: Session, workspace: Workspace) -> None:
@@ -99,7 +101,16 @@ _SAME = ("recipe_hash", "seed", "data_fingerprint", "base_fingerprint", "total")
 class _Progress:
     """The state of a run between its steps."""
 
-    def __init__(self, recipe: Recipe, run: Run, reporter: Reporter, session: Session, data: Encoded, built: Built):
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        reporter: Reporter,
+        session: Session,
+        data: Encoded,
+        built: Built,
+        reference: Reference | None,
+    ):
         self.recipe, self.run, self.reporter, self.session = recipe, run, reporter, session
         self.data, self.built = data, built
         training = recipe.training
@@ -111,15 +122,17 @@ class _Progress:
         rows = run.micro_batch_rows or micro_batch_rows(
             training,
             built.model.config,
-            max_length=recipe.data.max_length,
+            max_length=longest_row(recipe),
             parameters=sum(parameter.numel() for parameter in built.model.parameters()),
             compute=built.compute,
             world_size=session.world_size,
             device=session.device,
         )
-        self.stepper = Stepper(recipe, built, data, session, seed=run.seed, total=self.total, micro_rows=rows)
+        self.stepper = Stepper(
+            recipe, built, data, session, seed=run.seed, total=self.total, micro_rows=rows, reference=reference
+        )
         self.saver = Saver(run.folder, built.model, self.stepper.optimizer, session, background=run.background)
-        self.base = _base_fingerprint(recipe, built)
+        self.base = base_fingerprint(recipe, built)
         self.step = 0
         self.tokens = 0
         self.flops = 0.0
@@ -281,7 +294,7 @@ class _Progress:
         self.unsent = Report.from_dict(state["unsent"]) if state["unsent"] else None
 
 
-def _base_fingerprint(recipe: Recipe, built: Built) -> str | None:
+def base_fingerprint(recipe: Recipe, built: Built) -> str | None:
     """What identifies the base model, whose frozen weights a checkpoint leaves out."""
     folder = Path(expand_path(recipe.model.path))
     if folder.is_dir():

@@ -58,6 +58,7 @@ def micro_batch_rows(
     optimizer state. A full row is counted at twice ``max_length`` tokens: the second half is for the English branches.
 
     Args:
+        max_length: as ``longest_row`` has it.
         parameters: number of the whole model's parameters.
         compute: type of the activations.
     """

@@ -81,7 +81,21 @@ def read_bytes(place: str) -> bytes | None:
 
 
 def upload(file: Path, place: str) -> None:
-    """Copy a local file to a URL, as one write."""
+    """Copy a local file to a place, as one write.
+
+    Raises:
+        InfrastructureError: it cannot be written there.
+    """
+    if not is_remote(place):
+        target = Path(place)
+        draft = target.with_name(f".{target.name}.writing")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, draft)
+            draft.replace(target)
+        except OSError as error:
+            raise InfrastructureError(f"{place} cannot be written: {error.strerror or error}") from error
+        return
 
     def put(filesystem: Any, path: str) -> None:
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,12 +20,15 @@ from dft_search.config import (
 )
 from dft_search.data.needs import MADE, PARALLEL, RowNeeds
 from dft_search.data.options import DataOptions, anchor_files
+from dft_search.data.transfer import TEACHERS
 from dft_search.evaluation.options import ScoringOptions, TaskChoice
 from dft_search.models.loading import layer_count
 from dft_search.models.options import ModelOptions
 from dft_search.objectives.check import check_objective
 from dft_search.objectives.options import Objective
 from dft_search.training.options import LayersChoice, TrainingOptions
+
+TEACHER_KEY = "recipe.data.train.transfer.teacher"
 
 
 class Recipe(Options):
@@ -97,6 +101,11 @@ def _anchored(choice: TaskChoice, base: Path) -> TaskChoice:
     return choice.model_copy(update={"task": expand_path(choice.task, base)})
 
 
+def longest_row(recipe: Recipe) -> int:
+    """Tokens that a full row counts for where memory is shared out; twice as many where answers follow both prompts."""
+    return recipe.data.max_length * (2 if recipe.objective.crosses_answers else 1)
+
+
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Document, Recipe]:
     """Read the ``recipe`` section of any file that has one.
 
@@ -156,4 +165,18 @@ def check_recipe(recipe: Recipe) -> list[Problem]:
                 expected=f"layers 1..{layers}",
             )
         )
+    problems += _teacher_problems(recipe)
     return [*problems, *check_objective(recipe.objective, layers, training.trainable)]
+
+
+def _teacher_problems(recipe: Recipe) -> list[Problem]:
+    """What is wrong with a teacher that is a model of its own."""
+    teacher = recipe.data.train.transfer.teacher
+    if not recipe.needs.made or teacher in TEACHERS:
+        return []
+    try:
+        layer_count(recipe.model.model_copy(update={"path": teacher, "revision": None}))
+    except RequestError as error:
+        expected = "sft, base, or a model"
+        return [replace(problem, key=TEACHER_KEY, expected=expected) for problem in error.problems]
+    return []

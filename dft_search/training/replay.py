@@ -1,6 +1,9 @@
 """The first steps of a run again, unscored: what ``verify`` compares."""
 
+import random
+import shutil
 import tempfile
+from pathlib import Path
 
 from dft_search.training.loop import Run, run_training
 from dft_search.training.recipe import Recipe
@@ -26,7 +29,12 @@ def replay(recipe: Recipe, seed: int, steps: int, session: Session, workspace: W
     On the same machine and number of ranks they are bit for bit those of the run; elsewhere they agree to rounding.
     """
     recorder = _Recorder()
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run("replay", seed, folder, [], checkpoint_seconds=float("inf"), steps_limit=steps)
+    # of one name on all ranks: what the untrained base says of the rows is computed by all of them, and read by each
+    folder = Path(tempfile.gettempdir()) / f"dft-search-replay-{session.agree(random.getrandbits(48)):012x}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        run = Run("replay", seed, str(folder), [], checkpoint_seconds=float("inf"), steps_limit=steps)
         run_training(recipe, run, recorder, session, workspace)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return recorder.history

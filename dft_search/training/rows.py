@@ -25,3 +25,22 @@ def training_rows(recipe: Recipe, answers: Mapping[Question, Answer] | None = No
     made = make_transfer(rows.rows, recipe.data.train.transfer, recipe.data.target_language, answers)
     dropped = {**rows.dropped, **made.dropped}
     return Rows(list(made.rows), dropped, fingerprint(made.rows), made.counts)
+
+
+def describe_making(recipe: Recipe) -> list[str]:
+    """In plain words, what of a recipe's rows is made when its first run starts; nothing for rows of files."""
+    if not recipe.needs.made:
+        return []
+    options = recipe.data.train.transfer
+    if not options.needs_answers:
+        return ["No kind of row has an answer of the teacher: all is made as it is shown."]
+    teacher = {
+        "sft": "the model, after training on the English side,",
+        "base": "the model as it is",
+    }.get(options.teacher, options.teacher)
+    fallback = {"ground_truth": "the row keeps its own answer", "drop": "the row is left out"}[options.fallback]
+    return [
+        f"At the start of the first run {teacher} answers the English questions, once for a study; until then each row "
+        "is shown with its own answer.",
+        f"Where an answer is empty, cut off, repetitive or in another language, {fallback}.",
+    ]

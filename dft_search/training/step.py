@@ -17,6 +17,7 @@ from dft_search.objectives.turns import turn_of
 from dft_search.training.optimizer import clip, make_optimizer, squared_norm
 from dft_search.training.peak import peak_flops
 from dft_search.training.recipe import Recipe
+from dft_search.training.reference import Reference
 from dft_search.training.reporter import StepRecord
 from dft_search.training.schedule import factor
 from dft_search.training.seeds import derive
@@ -58,10 +59,19 @@ class Stepper:
     """Does the steps of one run. Beside those of the sharding a step has two collectives: counts before, sums after."""
 
     def __init__(
-        self, recipe: Recipe, built: Built, data: Encoded, session: Session, *, seed: int, total: int, micro_rows: int
+        self,
+        recipe: Recipe,
+        built: Built,
+        data: Encoded,
+        session: Session,
+        *,
+        seed: int,
+        total: int,
+        micro_rows: int,
+        reference: Reference | None = None,
     ):
         self._recipe, self._built, self._data, self._session = recipe, built, data, session
-        self._seed, self._total = seed, total
+        self._seed, self._total, self._reference = seed, total, reference
         self.micro_rows = min(micro_rows, recipe.training.batch_rows)
         self._micro_batches = math.ceil(recipe.training.batch_rows / self.micro_rows)
         self._order = RowOrder(len(data), recipe.training.batch_rows, derive(seed, "order"))
@@ -91,6 +101,7 @@ class Stepper:
                 layers,
                 has_bos=self._data.has_bos,
                 turn=turn_of(objective, step, number * session.world_size + session.rank, self._micro_batches),
+                base=None if self._reference is None else [self._reference.row(row) for row in micro],
             )
             for number, micro in enumerate(rows)
         ]
@@ -116,7 +127,8 @@ class Stepper:
         session, training = self._session, self._recipe.training
         device = session.device
         counts = prepared.counts
-        found = torch.zeros(1 + len(counts), dtype=torch.float64, device=device)
+        watched = self._built.module.watched
+        found = torch.zeros(1 + len(counts) + len(watched), dtype=torch.float64, device=device)
         for number, batch in enumerate(prepared.batches):
             # a micro-batch has the same rows whatever the number of ranks, so it gets the same dropout too
             torch.manual_seed(derive(self._seed, "step", step, number * session.world_size + session.rank))
@@ -136,9 +148,11 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         metrics = {"loss/total": float(total[0])}
-        for name, value, count in zip(self._recipe.objective.term_names, total[1:-1], counts, strict=True):
-            if count > 0:  # else it is not this step's turn
-                metrics[f"loss/{name}"] = float(value / count)
+        of_term = dict(zip(self._recipe.objective.term_names, counts, strict=True))
+        told = {f"loss/{name}": name for name in of_term} | watched
+        for (name, term), value in zip(told.items(), total[1:-1], strict=True):
+            if of_term[term] > 0:  # else it is not this step's turn
+                metrics[name] = float(value / of_term[term])
         metrics |= {"learning_rate": rate, "grad_norm": norm}
         seconds = max(time.perf_counter() - prepared.started, 1e-9)
         metrics["perf/tokens_per_s"] = prepared.tokens / seconds

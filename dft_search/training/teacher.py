@@ -1,6 +1,10 @@
 """A teacher's answers to the English questions of a study: greedy, made once over all ranks, kept in parts."""
 
 import json
+import logging
+import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +20,21 @@ from dft_search.evaluation.generate import Decoding, Text, generate, group
 from dft_search.evaluation.spread import run as run_spread
 from dft_search.models.live import LiveModel
 from dft_search.models.structure import causal_lm
-from dft_search.synthesis.answers import Answer
+from dft_search.synthesis.answers import Answer, unusable
 from dft_search.synthesis.transfer import Question, question
 from dft_search.training import base
 from dft_search.training.kept import Kept, make_once
 from dft_search.training.options import Length, OptimizerOptions
-from dft_search.training.places import join
+from dft_search.training.places import is_remote, join, names, upload
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Reporter, SilentReporter
 from dft_search.training.seeds import derive
 from dft_search.training.session import Session
+from dft_search.training.together import together
 from dft_search.training.workspace import Workspace
 
+SUMMARY = "summary-{}-answers.json"  # beside the parts
+logger = logging.getLogger(__name__)
 PART = 64  # questions of one part: one batch of a rank, and what is lost when it is killed
 
 
@@ -72,8 +79,26 @@ class Teacher:
             return None if number is None else json.dumps(found, ensure_ascii=False).encode()
 
         contents = make_once(kept, self.session, make, json.loads)
-        flat = [Answer(text, ended) for part in contents for text, ended in part]
-        return dict(zip(asked, flat, strict=False))  # fewer answers than questions, where fewer rows are used
+        answers = [Answer(text, ended) for part in contents for text, ended in part]
+        together(self.session, lambda: self._note(kept, answers))
+        return dict(zip(asked, answers, strict=False))  # fewer answers than questions, where fewer rows are used
+
+    def _note(self, kept: Kept, answers: Sequence[Answer]) -> None:
+        """Rank 0 writes beside the parts, for people, what has become of the questions."""
+        summary = SUMMARY.format(len(answers))
+        if self.session.rank != 0 or summary in names(kept.folder):
+            return
+        found = Counter(unusable(one) or "usable" for one in answers)
+        told = {"teacher": self.options.teacher, "model": self.recipe.model.path, "answers": len(answers), **found}
+        with tempfile.TemporaryDirectory(prefix="dft-search-") as scratch:
+            draft = Path(scratch) / summary
+            draft.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            if is_remote(kept.folder):
+                upload(draft, join(kept.folder, summary))
+            else:
+                shutil.copy(draft, join(kept.folder, summary))
+        if found["usable"] * 2 < len(answers):
+            logger.warning("only %d of %d answers of the teacher are usable: %s", found["usable"], len(answers), told)
 
     def _facts(self, asked: Sequence[Question]) -> dict[str, Any]:
         """Everything that the answers depend on."""

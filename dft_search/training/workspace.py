@@ -20,10 +20,12 @@ from dft_search.models.live import LiveModel
 from dft_search.models.loading import load_model, load_tokenizer
 from dft_search.models.options import ModelOptions
 from dft_search.objectives.module import ObjectiveModule
+from dft_search.objectives.terms import uses_base
 from dft_search.synthesis.answers import Answer
 from dft_search.synthesis.transfer import Question
 from dft_search.training.options import LoraChoice
 from dft_search.training.recipe import Recipe
+from dft_search.training.reference import Reference, asked_of, read_reference
 from dft_search.training.rows import training_rows
 from dft_search.training.session import Session
 from dft_search.training.sharding import fill, shard
@@ -60,6 +62,7 @@ class Workspace:
         self._base: dict[Hashable, PreTrainedModel] = {}
         self._built: dict[Hashable, Built] = {}
         self._encoded: dict[Hashable, Encoded] = {}
+        self._reference: dict[Hashable, Reference | None] = {}
 
     def tokenizer(self, options: ModelOptions) -> PreTrainedTokenizerBase:
         """The model's tokenizer."""
@@ -83,13 +86,13 @@ class Workspace:
             recipe: whose files are read.
             answers: of the teacher, where the method makes its rows.
         """
-        needs, text = recipe.needs, recipe.objective.conversion.text
+        needs, text, crossed = recipe.needs, recipe.objective.conversion.text, recipe.objective.crosses_answers
         stamps = (_stamps(recipe.data.train), None if answers is None else hash(frozenset(answers.items())))
-        key = (recipe.model.model_dump_json(), recipe.data.model_dump_json(), needs, text, stamps)
+        key = (recipe.model.model_dump_json(), recipe.data.model_dump_json(), needs, text, crossed, stamps)
 
         def encode() -> Encoded:
             rows = training_rows(recipe, answers)
-            return encode_rows(rows, self.tokenizer(recipe.model), recipe.data, query_text=text)
+            return encode_rows(rows, self.tokenizer(recipe.model), recipe.data, query_text=text, crossed=crossed)
 
         return _kept(self._encoded, key, encode, KEPT_SETS)
 
@@ -112,6 +115,27 @@ class Workspace:
         built.live.max_length = recipe.data.max_length
         _reset(built, self._base_of(recipe), seed)
         return built
+
+    def reference(
+        self, recipe: Recipe, place: str, data: Encoded, fingerprint: str | None, session: Session
+    ) -> Reference | None:
+        """What the untrained base says of the rows to the recipe's terms, right after ``build``. Collective.
+
+        Args:
+            place: folder or URL of what a study keeps.
+            data: the recipe's rows.
+            fingerprint: of the base's weights.
+        """
+        built, terms = self.latest, recipe.objective.terms(self.latest.model.config.num_hidden_layers)
+        asked = tuple(sorted(str(asked_of(term)) for term in terms if uses_base(term)))
+        options = recipe.model.model_dump(include={"path", "revision", "dtype"})
+        facts = {"base": fingerprint, "model": None if fingerprint else options, "compute": str(built.compute)}
+        key = (place, asked, data.fingerprint, str(facts))
+
+        def read() -> Reference | None:
+            return read_reference(place, recipe.objective, built.module, built.live, data, facts, session)
+
+        return _kept(self._reference, key, read, 1) if asked else None
 
     @property
     def latest(self) -> Built:

@@ -19,11 +19,12 @@ from dft_search.models.flops import Flops, HeadRead, pass_flops
 from dft_search.models.forward import segmented_forward
 from dft_search.models.segments import Plan, Segment, make_plan
 from dft_search.objectives import module as objective_module
-from dft_search.objectives.batch import Batch, collate
+from dft_search.objectives.batch import BaseRow, Batch, collate
 from dft_search.objectives.flops import batch_flops
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
-from dft_search.objectives.terms import TokenTerm
+from dft_search.objectives.terms import DistilTerm, PairTerm, TokenTerm
+from dft_search.objectives.turns import base_turn
 
 IGNORED = -100
 Rows = Sequence[EncodedRow]
@@ -60,7 +61,10 @@ def own_arm(kind: str, model: nn.Module, objective: Objective, micro: Micro, has
     """This project's step; the arm is called like its objective."""
     module = ObjectiveModule(model, objective)
     layers = int(model.config.num_hidden_layers)
-    batches = [collate(rows, objective, layers, has_bos=has_bos) for rows in micro]
+    batches = [
+        collate(rows, objective, layers, has_bos=has_bos, base=_said(module, rows, objective, has_bos))
+        for rows in micro
+    ]
     counts = torch.stack([batch.counts for batch in batches]).sum(0)
     device = next(model.parameters()).device
 
@@ -75,6 +79,15 @@ def own_arm(kind: str, model: nn.Module, objective: Objective, micro: Micro, has
     cost = sum((batch_flops(module, batch) for batch in batches), Flops())
     head, blocks = _head_alone(module, batches, counts), _blocks_alone(module, batches)
     return Arm(kind, kind, step, model, cost, cost, head, blocks)
+
+
+def _said(module: ObjectiveModule, rows: Rows, objective: Objective, has_bos: bool) -> list[BaseRow] | None:
+    """What the untrained base says, which a study computes once: it is no part of a step."""
+    turn = base_turn(module.terms)
+    if not turn.read:
+        return None
+    batch = collate(rows, objective, len(module.model.model.layers), has_bos=has_bos, turn=turn)
+    return [*module.base_rows(batch.to(next(module.parameters()).device))]
 
 
 def _head_alone(module: ObjectiveModule, batches: Sequence[Batch], counts: Tensor) -> Callable[[], None]:
@@ -103,7 +116,12 @@ def reads_of(module: ObjectiveModule, batch: Batch, device: torch.device) -> lis
     reads: list[tuple[int, Tensor]] = []
     for term in module.terms:
         if isinstance(term, TokenTerm):
-            reads.append((term.layer, batch.labels[term.name].index.to(device)))
+            if term.name not in batch.shared:
+                reads.append((term.layer, batch.labels[term.name].index.to(device)))
+        elif isinstance(term, PairTerm):
+            reads.append((term.layer, batch.pairs[term.name].labels.index.to(device)))
+        elif isinstance(term, DistilTerm):
+            reads.append((term.layer, batch.distilled[term.name].index.to(device)))
         else:
             for side, pool in zip((term.english, term.target), batch.pools[term.name], strict=True):
                 reads.append((side.layer, pool.index[pool.real].to(device)))

@@ -72,3 +72,14 @@ def objectives(low: int, high: int) -> dict[str, Objective]:
         )
 
     return {"tft": Objective(method="tft"), "logits": dft("logits"), "feature": dft("feature")}
+
+
+def methods() -> dict[str, Objective]:
+    """The other methods: CLO, mid-align at half of the depth with every row for both of its terms, and retention."""
+    aligned = {"layer": "50%", "schedule": "joint"}
+    return {
+        "clo": Objective(method="clo"),
+        "clo_attention": Objective(method="clo"),
+        "mid_align": Objective.model_validate({"method": "mid_align", "alignment": aligned}),
+        "retention": Objective.model_validate({"method": "tft", "retention": {"supervision": "distillation"}}),
+    }

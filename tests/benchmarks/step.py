@@ -52,6 +52,23 @@ def make_arms(
     return [*arms, replace(arms[0], name=SAME, head=None, blocks=None)]
 
 
+def make_method_arms(
+    config: PretrainedConfig, chosen: Chosen, *, device: torch.device, dtype: torch.dtype
+) -> list[Arm]:
+    """Our own steps of the other methods beside plain TFT, on equal weights; CLO also with its attention alone."""
+    models = {name: shapes.random_model(config, device, dtype) for name in ("whole", "attention")}
+    for name, parameter in models["attention"].named_parameters():
+        parameter.requires_grad_("self_attn" in name)
+    objectives = {"tft": shapes.objectives(1, 1)["tft"]} | shapes.methods()
+    arms = [
+        own_arm(
+            kind, models["attention" if kind == "clo_attention" else "whole"], objective, chosen.batches, chosen.has_bos
+        )
+        for kind, objective in objectives.items()
+    ]
+    return [*arms, replace(arms[0], name=SAME, head=None, blocks=None)]
+
+
 def measure(
     arms: Sequence[Arm], clock: Clock, repetitions: int, *, peak: float | None, told: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -103,6 +120,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=tuple(shapes.DTYPES), default="float32", help="of weights and activations")
     parser.add_argument("--model-config", default=shapes.DEFAULT_SHAPE, help=shapes.SHAPE_HELP)
     parser.add_argument("--layers", default="1,8", help="i,j of the DFT arms")
+    parser.add_argument("--methods", action="store_true", help="CLO, mid-align and retention in place of the DFT arms")
     parser.add_argument("--data", type=Path, help="folder of alpaca_en_*.train.jsonl; default $DFT_SEARCH_DATA/train")
     parser.add_argument("--language", choices=LANGUAGES, default="zh")
     parser.add_argument("--micro-rows", type=int, default=8, help="rows of a micro-batch, of every arm")
@@ -130,7 +148,10 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     chosen = real_rows(given.data, given.language, micro_rows=given.micro_rows, quantiles=quantiles)
     if config.vocab_size < VOCABULARY:
         raise SystemExit(f"the model's vocabulary has {config.vocab_size} entries, the rows' tokenizer {VOCABULARY}")
-    arms = make_arms(config, chosen, low=low, high=high, device=device, dtype=dtype)
+    if given.methods:
+        arms = make_method_arms(config, chosen, device=device, dtype=dtype)
+    else:
+        arms = make_arms(config, chosen, low=low, high=high, device=device, dtype=dtype)
     peak = None
     if device.type == "cuda":
         known = peak_of(torch.cuda.get_device_name(device)) if dtype == torch.bfloat16 else None
@@ -141,7 +162,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         config, chosen, low=low, high=high, clock=clock, repetitions=given.repetitions, language=given.language
     )
     found = measure(arms, clock, given.repetitions, peak=peak, told=told)
-    return {"benchmark": "step", "setting": setting, "notes": [] if has_trl() else [NO_TRL], **found}
+    return {"benchmark": "step", "setting": setting, "notes": [] if has_trl() or given.methods else [NO_TRL], **found}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ from tests.benchmarks.arms import Arm
 from tests.benchmarks.timing import Samples, of_unit, paired, spread, verdict
 
 BASE, SAME = "tft", "tft_again"
-OWN = ("tft", "logits", "feature")  # our arms are called like their objectives
 PARTS = ("blocks", "head")  # of our own arms, timed alone under ``part_of``
 # dense tensor-core operations a second, from NVIDIA's data sheets (no sparsity), by a part of the device's name
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}
@@ -34,7 +33,7 @@ def report(
     """Everything that was measured.
 
     Args:
-        arms: our own (``tft`` twice, ``logits``, ``feature``) and others.
+        arms: our own, ``tft`` twice, and others.
         samples: of every arm, and of the parts of our own arms under ``part_of``.
         memory: bytes above weights and gradients, by arm; may be empty.
         unit: the field of a Sample to compare by.
@@ -111,11 +110,14 @@ def _parts(samples: Samples, arm: str, needs: Mapping[str, float], unit: str) ->
 def _ratios(
     by_name: Mapping[str, Arm], samples: Samples, memory: Mapping[str, int], unit: str
 ) -> dict[str, dict[str, Any]]:
-    """Other arms over ours of the same objective. All read the same rows, so these are ratios per real token."""
+    """Other arms over ours, which is called like its objective.
+
+    All read the same rows, so these are ratios per real token.
+    """
     found = {}
     for name, arm in by_name.items():
         ours = arm.objective
-        if name in (*OWN, SAME):
+        if arm.head is not None or name == SAME:  # one of our own
             continue
         both = name in memory and ours in memory
         found[f"{name}/{ours}"] = {

@@ -105,6 +105,18 @@ def test_report_of_a_run(arms: list[Arm], chosen: Chosen) -> None:
     assert lines(found)[-1] == found["verdict"]
 
 
+def test_report_of_the_other_methods(chosen: Chosen) -> None:
+    arms = step.make_method_arms(shapes.model_config(SHAPE), chosen, device=CPU, dtype=torch.float32)
+    found = step.measure(arms, Clock(CPU, 1), 2, peak=None, told=lambda _: None)
+    assert list(found["arms"]) == ["tft", "clo", "clo_attention", "mid_align", "retention", "tft_again"]
+    assert not found["ratios"] and all("time_over_bound_by_part" in found["arms"][name] for name in shapes.methods())
+    needed = {arm.name: arm.needed for arm in arms}
+    assert needed["clo"].head.total > 2 * needed["tft"].head.total
+    assert needed["clo_attention"].blocks.forward == needed["clo"].blocks.forward
+    assert needed["clo_attention"].total < needed["clo"].total
+    assert needed["mid_align"].head == needed["tft"].head and needed["retention"].total > needed["tft"].total
+
+
 def test_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = {"verdict": "inconclusive"}
     monkeypatch.setattr(step, "run", lambda _: found)

@@ -125,6 +125,20 @@ def test_cat_is_the_weighted_sum(apart: Apart, single: Any, tmp_path: Path) -> N
         assert torch.allclose(theirs(IDS).logits, logits, rtol=1e-6, atol=1e-6)
 
 
+def test_an_alignment_adapter_trained_apart(apart: Apart, single: Any, tmp_path: Path) -> None:
+    """Alignment alone on the same rows, from the base, to be merged with the adapter of the task."""
+    recipe = make_recipe(apart.world, "apart", trainable=LORA)
+    train_and_save(recipe, tmp_path / "aligned", IDS.tolist())
+    own = deltas(tmp_path / "aligned" / "model")
+    assert all(delta.abs().max() > 1e-4 for name, delta in own.items() if "layers.2." not in name)
+    assert not any(delta.any() for name, delta in own.items() if "layers.2." in name)  # above where it aligns
+    merged_to, other = tmp_path / "out", tmp_path / "aligned" / "model"
+    run("export", "tiny", "--trial", 0, "--merge", f"{other}=0.4", "--own-weight", 0.6, "--out", merged_to)
+    found = deltas(merged_to / "model")
+    for name, delta in added((0.6, single[1]), (0.4, own)).items():
+        assert torch.allclose(found[name], delta, rtol=0, atol=1e-6), name
+
+
 def test_an_adapter_with_patterns(apart: Apart, single: Any, tmp_path: Path) -> None:
     """Ranks, scales and layers of each module as peft lets them differ: what is merged is what there is."""
     config = LoraConfig(

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +25,11 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def may_mount() -> bool:
+    """Whether nodes can be given file systems of their own here."""
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
 
 
 class OwnCluster:
@@ -58,9 +65,18 @@ class OwnCluster:
             process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def add_node(self, cpus: int) -> int:
-        """Start another node; returns its number."""
-        self._start(cpus, ["--address", self.address])
+    def add_node(self, cpus: int, hidden: Sequence[Path] = (), **variables: str) -> int:
+        """Start another node; returns its number.
+
+        Args:
+            hidden: folders that are empty there (this needs the right to mount).
+            variables: of its environment, which its workers inherit.
+        """
+        prefix: list[str] = []
+        if hidden:
+            mounts = " && ".join(f"mount -t tmpfs tmpfs {shlex.quote(str(folder))}" for folder in hidden)
+            prefix = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+        self._start(cpus, ["--address", self.address], prefix, variables)
         return self.nodes - 1
 
     def processes(self, node: int | None = None, name: str = "") -> list[psutil.Process]:
@@ -79,13 +95,20 @@ class OwnCluster:
         """For a study's driver that joins this cluster."""
         return {**os.environ, "RAY_ADDRESS": self.address, "DFT_SEARCH_HOME": str(home), "RAY_AUTH_MODE": "disabled"}
 
-    def _start(self, cpus: int, options: list[str]) -> None:
-        environment = {**os.environ, MARK: f"{self.mark}-{self.nodes}", "RAY_AUTH_MODE": "disabled"}
+    def _start(
+        self, cpus: int, options: list[str], prefix: Sequence[str] = (), variables: Mapping[str, str] | None = None
+    ) -> None:
+        environment = {
+            **os.environ,
+            **(variables or {}),
+            MARK: f"{self.mark}-{self.nodes}",
+            "RAY_AUTH_MODE": "disabled",
+        }
         if self.autoscaling:
             environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
             environment |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": HEAD_ID}
             environment |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID, "RAY_NODE_TYPE_NAME": "ray.head.default"}
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--node-ip-address", "127.0.0.1"]
+        command = [*prefix, sys.executable, "-m", "ray.scripts.scripts", "start", "--node-ip-address", "127.0.0.1"]
         command += ["--num-cpus", str(cpus), "--disable-usage-stats", *options]
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         self.nodes += 1

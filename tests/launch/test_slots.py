@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,31 @@ def test_kill_9_of_a_worker_goes_on_from_the_checkpoint(pool, definition, tmp_pa
     after = pool.states()[0]
     assert after["generation"] == before["generation"] + 1
     assert set(after["pids"].values()).isdisjoint(before["pids"].values())
+
+
+def test_what_the_base_says_outlives_a_kill_and_serves_every_slot(pool, definition, tmp_path):
+    """A preference job whose worker is killed goes on with the reference that is there; later ones compute none."""
+    clo = {"objective.method": "clo", "objective.preference.beta": 0.5}
+
+    def preference(name: str, place: str) -> Job:
+        return replace(job(definition, tmp_path / name, **clo), kept=str(tmp_path / place))
+
+    def kept(place: str) -> dict[str, tuple[int, bytes]]:
+        files = (tmp_path / place).glob("*/*")
+        return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+    undisturbed = run(pool.client(), preference("a", "one"))
+    client = pool.client()
+    assert client.start(preference("b", "two"))
+    reports = [client.advance()]
+    os.kill(pool.states()[0]["pids"][1], 9)
+    while reports[-1].end is None:
+        reports.append(client.advance())
+    assert what_counts(reports) == what_counts(undisturbed) and losses(reports)
+    before = kept("two")
+    assert {name: content for name, (_, content) in before.items()} == {n: c for n, (_, c) in kept("one").items()}
+    assert what_counts(run(pool.client(), preference("c", "two"))) == what_counts(undisturbed)
+    assert before and kept("two") == before
 
 
 def test_a_stop_writes_a_checkpoint_that_is_gone_on_from(ray_cluster, definition, tmp_path):

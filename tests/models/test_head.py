@@ -122,7 +122,7 @@ class Square:
             losses[a - rows.start : b - rows.start].sum() for a, b in zip(begins, [*begins[1:], rows.stop], strict=True)
         ]
         assert begins[0] == rows.start and rows.stop in self.ends
-        slopes = [total.expand(b - a) for total, a, b in zip(sums, begins, [*begins[1:], rows.stop])]
+        slopes = [total.expand(b - a) for total, a, b in zip(sums, begins, [*begins[1:], rows.stop], strict=True)]
         return sum(total**2 / 2 for total in sums), torch.cat(slopes)  # type: ignore[return-value]
 
 

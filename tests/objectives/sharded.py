@@ -14,6 +14,7 @@ from dft_search.objectives.contrast import info_nce
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
 from tests.models.tiny import LAYERS, LENGTHS, VOCABULARY, make_model, make_rows
+from tests.objectives.based import batch_of, moved
 
 
 def sharded(family: str, options: dict[str, Any]) -> tuple[ObjectiveModule, Objective]:
@@ -29,10 +30,8 @@ def step(family: str, options: dict[str, Any], shares: list[list[list[int]]]) ->
     """Loss over all ranks and whole gradients; ``shares[rank]`` holds the row numbers of that rank's micro-batches."""
     module, objective = sharded(family, options)
     rows = make_rows(LENGTHS)
-    batches = [
-        collate([rows[number] for number in micro], objective, LAYERS, has_bos=True)
-        for micro in shares[dist.get_rank()]
-    ]
+    base = moved(make_model(family))
+    batches = [batch_of(objective, base, [rows[number] for number in micro]) for micro in shares[dist.get_rank()]]
     counts = torch.stack([batch.counts for batch in batches]).sum(0)
     dist.all_reduce(counts)
     total = torch.zeros((), dtype=torch.float64)

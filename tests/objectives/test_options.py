@@ -18,6 +18,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "method": "dft",
         "reading": "teacher_forced",
         "inner_norm": True,
+        "generation": {"languages": ["target"], "reduction": "mean"},
         "conversion": {
             "supervision": "logits",
             "layer": 2,
@@ -53,6 +54,15 @@ def test_defaults_are_the_documented_ones() -> None:
             "negatives": "local",
             "schedule": "microbatch",
         },
+        "preference": {
+            "variant": "dpo",
+            "balance": 0.5,
+            "beta": 0.1,
+            "gamma": 0.5,
+            "length_normalised": False,
+            "reduction": "mean",
+        },
+        "retention": {"supervision": "none", "weight": 1.0, "top": 16},
     }
 
 

@@ -17,6 +17,7 @@ from dft_search.objectives.contrast import info_nce  # noqa: E402
 from dft_search.objectives.module import ObjectiveModule  # noqa: E402
 from dft_search.objectives.options import Objective  # noqa: E402
 from tests.models.tiny import LAYERS, LENGTHS, VOCABULARY, make_model, make_rows  # noqa: E402
+from tests.objectives.based import batch_of, moved  # noqa: E402
 from tests.objectives.sharded import contrast, free_run, step  # noqa: E402
 from tests.training.ranks import Ranks  # noqa: E402
 
@@ -33,6 +34,11 @@ FEATURES = {
     "conversion": {"layer": 1, "supervision": "feature"},
     "thinking": {"layer": 3, "supervision": "feature"},
 }
+CLO = {
+    "method": "clo",
+    "generation": {"languages": ["target", "english"]},
+    "retention": {"supervision": "distillation", "top": 5},
+}
 SHARES = {
     "uneven": [[[0, 1, 2]], [[3, 4]]],
     "one rank is empty": [[[0, 1, 2, 3, 4]], [[]]],
@@ -41,12 +47,14 @@ SHARES = {
 
 
 @pytest.mark.parametrize("shares", SHARES.values(), ids=list(SHARES))
-@pytest.mark.parametrize(("family", "options"), [("llama", LOGITS), ("gemma2", LOGITS), ("gemma2", FEATURES)])
+@pytest.mark.parametrize(
+    ("family", "options"), [("llama", LOGITS), ("gemma2", LOGITS), ("gemma2", FEATURES), ("gemma2", CLO)]
+)
 def test_two_ranks_compute_what_one_does(
     ranks: Ranks, family: str, options: dict[str, Any], shares: list[list[list[int]]]
 ) -> None:
     model, objective = make_model(family), Objective(**options)
-    batch = collate(make_rows(LENGTHS), objective, LAYERS, has_bos=True)
+    batch = batch_of(objective, moved(model), make_rows(LENGTHS))
     loss, _ = ObjectiveModule(model, objective)(batch, batch.counts)
     loss.backward()
     for total, gradients in ranks(step, family, options, shares):

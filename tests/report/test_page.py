@@ -191,7 +191,7 @@ def test_everything_can_be_saved(browser: Browser, study: Path, tmp_path: Path, 
         picture = saved("parallel", "png", "parallel.png")
         assert picture.startswith(b"\x89PNG") and struct.unpack(">I", picture[16:20])[0] == 3 * 400
         rows = list(csv.reader(io.StringIO(saved("leaderboard", "csv", "leaderboard.csv").decode())))
-        assert len(rows) == 25 and rows[1][3] == str(report["leaderboard"][0]["dev"]["score"])
+        assert len(rows) == 25 and rows[1][4] == str(report["leaderboard"][0]["dev"]["score"])
         assert json.loads(saved("supervision", "json", "supervision.json")) == report["supervision"]
         whole = json.loads(saved("report", "all", "report.json"))
         assert whole == {key: value for key, value in report.items() if key != "files"}

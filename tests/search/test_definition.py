@@ -193,3 +193,33 @@ def test_baselines_of_a_study_with_alignment_are_without_it(world):
     for name in ("tft", "sft", "paper", "thinking_at_top"):
         recipe = definition.recipe_for(definition.objective_of(name))
         assert "alignment" not in recipe.objective.canonical(), name
+
+
+@pytest.mark.parametrize("method", ["clo", "mid_align"])
+def test_the_template_of_another_method_is_its_first_point(method, world):
+    data = study(world)
+    del data["study"]["first_points"]
+    data["recipe"]["training"]["micro_batch_rows"] = 4
+    data["recipe"]["objective"] = {"method": method, "alignment": {"layer": 2}, "preference": {"balance": 0.4}}
+    rate = {"training.optimizer.learning_rate": {"float": [1e-3, 1e-2], "log": True}}
+    data["space"] = {**rate, "objective.preference.balance": {"float": [0.1, 0.9], "when": {"objective.method": "clo"}}}
+    if method == "mid_align":
+        data["space"] = rate
+    path = world / f"{method}.yaml"
+    path.write_text(to_yaml(data))
+    [own] = load_study(path).first_points()  # those of tft and dft are not in this space
+    assert load_study(path).recipe_for(own).method == method and own["training.optimizer.learning_rate"] == 3e-3
+    if method == "clo":
+        assert own["objective.preference.balance"] == 0.4
+    data["space"]["objective.method"] = {"choice": ["tft", method]}
+    data["space"] |= {
+        "objective.conversion.supervision": {"fixed": "none"},
+        "objective.thinking.supervision": {"fixed": "none"},
+    }
+    path.write_text(to_yaml(data))
+    definition = load_study(path)
+    assert [definition.recipe_for(point).method for point in definition.first_points()] == [method]
+    data["space"]["objective.method"] = {"choice": ["dft", method]}
+    path.write_text(to_yaml(data))
+    definition = load_study(path)
+    assert [definition.recipe_for(point).method for point in definition.first_points()] == [method, "tft"]

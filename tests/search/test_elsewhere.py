@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dft_search.config import RequestError
+from dft_search.config import InfrastructureError, RequestError
+from dft_search.config.shipped import shipped_study
 from dft_search.search.control import status
-from dft_search.search.mirror import HOLDER, Mirror, fetch, find_study
+from dft_search.search.mirror import HOLDER, Mirror, fetch, fetch_if_known, find_study, mirrored
+from dft_search.search.run import search
 from dft_search.search.study_folder import StudyFolder, TrialRecord, study_path
 
 URL = "memory://bucket/runs"
@@ -109,6 +111,42 @@ def test_a_driver_at_work_elsewhere_is_named(folder, url, tmp_path, monkeypatch)
         assert json.load(file)["beat"] == 0.0  # it has left
 
 
+def test_a_search_that_resumes_on_a_new_machine_takes_up_what_lies_in_its_storage(folder, url, tmp_path, monkeypatch):
+    there = elsewhere(tmp_path, monkeypatch)
+    fetch_if_known("tiny", URL)
+    fetch_if_known("tiny", None)
+    assert not there.exists()  # a new study, and one without a storage
+    Mirror(folder, URL).sync()
+    fetch_if_known("tiny", URL)
+    assert StudyFolder(there).read_trials() == folder.read_trials()
+
+    shutil.rmtree(there)
+    monkeypatch.setattr("dft_search.search.run._same_study", lambda *_: None)  # these two have no recipe to compare
+    monkeypatch.setattr("dft_search.search.run._run", lambda definition, folder, **_: len(folder.read_trials()))
+    overrides = ["study.name=tiny", f"study.storage={URL}"]
+    file = str(shipped_study("quickstart"))
+    assert search(file, name=None, resume=True, confirm=None, overrides=overrides) == 1
+
+
 def test_no_study_at_a_url(url, home):
     with pytest.raises(RequestError, match="no study at memory://bucket/runs/tiny"):
         fetch(url)
+
+
+def test_a_shared_folder_is_as_good_as_a_url(folder, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    (folder.path / "seal.json").write_text("{}")  # or test would be read a second time without anybody knowing
+    with folder.lock.held(), mirrored(folder, str(shared)):
+        folder.update_state(sessions=2)
+    there = elsewhere(tmp_path, monkeypatch)
+    assert find_study(str(shared / "tiny")) == there
+    assert StudyFolder(there).read_trials() == folder.read_trials() and (there / "seal.json").exists()
+    assert StudyFolder(there).read_state()["sessions"] == 2
+    assert not list(shared.rglob(".*")), "a half-written file was left behind"
+
+
+def test_a_storage_that_cannot_be_written_is_one_line(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InfrastructureError, match="file/runs/tiny/.* cannot be written: Not a directory"):
+        with folder.lock.held(), mirrored(folder, str(tmp_path / "file" / "runs")):
+            pass

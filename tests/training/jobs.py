@@ -12,11 +12,12 @@ from torch.distributed.tensor import DTensor
 from dft_search.config import InfrastructureError, RequestError
 from dft_search.evaluation.scores import Scores
 from dft_search.models.live import LiveModel
-from dft_search.training import kept, teacher
+from dft_search.training import kept, reference, teacher
 from dft_search.training.export import save_pretrained
 from dft_search.training.kept import Kept, make_once
 from dft_search.training.loop import Diverged
 from dft_search.training.recipe import Recipe
+from dft_search.training.reference import Reference
 from dft_search.training.session import Session
 from dft_search.training.trainable import trainable_parameters
 from dft_search.training.workspace import Workspace
@@ -144,7 +145,22 @@ def keep_apart(one: Kept) -> str:
     raise AssertionError("nobody missed anything")
 
 
-def train_with_parts(part: int, recipe: Recipe, folder: Path, kept_place: str) -> Trained:
+def train_with_parts(part: int, recipe: Recipe, folder: Path, kept_place: Path) -> Trained:
     """Train a recipe that makes its rows, with ``part`` questions in a part of its teacher's answers."""
     teacher.PART = part
     return train(recipe, folder, kept=kept_place)
+
+
+KEPT_ROWS = 5
+
+
+def read_base(recipe: Recipe, place: Path, workspace: Workspace | None = None, parts: int | None = None) -> Reference:
+    """What the base says to the recipe's terms; ``parts`` sets their size in this process."""
+    if parts is not None:
+        reference.PART_ROWS, reference.PASS_ROWS = parts, 2
+    workspace, session = workspace or Workspace(), Session.from_environment(torch.device("cpu"))
+    data = workspace.encoded(recipe)
+    workspace.build(recipe, session, seed=1)
+    found = workspace.reference(recipe, str(place), data, "base", session)
+    assert found is not None
+    return found

@@ -44,7 +44,7 @@ def ask(recipe: Recipe, place: Path, folder: Path, memory: Memory | None = None)
 
 
 def files(place: Path) -> list[str]:
-    return sorted(path.name for path in place.glob("answers-*/*"))
+    return sorted(path.name for path in place.glob("answers-*/part-*"))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_run_learns_from_its_teacher(world: Path, tmp_path: Path, asked: list[
     """The teacher learns the 24 rows and answers them by itself; the made rows are what is trained on."""
     recipe = make(world)
     assert not check_recipe(recipe)
-    trained = train(recipe, tmp_path / "run", kept=str(tmp_path / "kept"))
+    trained = train(recipe, tmp_path / "run", kept=tmp_path / "kept")
     assert set(trained.memory.losses[0]) == {"loss/total", "loss/generation", "learning_rate", "grad_norm"}
     assert asked == [PART] * (ROWS // PART)
     answers = ask(recipe, tmp_path / "kept", tmp_path / "again")
@@ -113,8 +113,8 @@ def test_fewer_rows_need_fewer_answers(world: Path, tmp_path: Path, asked: list[
 def test_two_ranks_make_the_same_answers(world: Path, ranks: Ranks, tmp_path: Path) -> None:
     """Byte for byte, whoever made which part; trained on, they give the same run."""
     recipe = make(world, teacher="base")
-    first, second = ranks(train_with_parts, PART, recipe, tmp_path / "two", str(tmp_path / "kept2"))
-    one = train(recipe, tmp_path / "one", kept=str(tmp_path / "kept1"))
+    first, second = ranks(train_with_parts, PART, recipe, tmp_path / "two", tmp_path / "kept2")
+    one = train(recipe, tmp_path / "one", kept=tmp_path / "kept1")
     assert files(tmp_path / "kept1") == files(tmp_path / "kept2") and len(files(tmp_path / "kept1")) == ROWS // PART
     assert first.memory.losses == second.memory.losses
     assert near(first.memory.losses, one.memory.losses, 1e-4)
@@ -123,14 +123,14 @@ def test_two_ranks_make_the_same_answers(world: Path, ranks: Ranks, tmp_path: Pa
 @pytest.mark.parametrize("before", [2, 38], ids=["training", "answering"])
 def test_a_stop_keeps_what_is_there(before: int, world: Path, tmp_path: Path, asked: list[int]) -> None:
     """36 steps of the teacher's training, each of which asks whether to stop, then the parts of its answers."""
-    recipe, place = make(world), str(tmp_path / "kept")
+    recipe, place = make(world), tmp_path / "kept"
     stopped = train(recipe, tmp_path / "run", memory=Memory(stop_before=before), kept=place)
     assert (stopped.end.outcome, stopped.end.step) == ("interrupted", 0)
     done = sum(asked)
     assert done == (0 if before == 2 else 2 * PART)
     ended = train(recipe, tmp_path / "run", kept=place)
     assert ended.end.outcome == "completed" and sum(asked) == ROWS
-    whole = train(recipe, tmp_path / "whole", kept=str(tmp_path / "kept2"))
+    whole = train(recipe, tmp_path / "whole", kept=tmp_path / "kept2")
     assert files(tmp_path / "kept") == files(tmp_path / "kept2")
     assert ended.memory.losses == whole.memory.losses
 

@@ -93,6 +93,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "mid_align": {"method": "mid_align", "alignment": {"layer": 2}},
     "joint": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "joint"}},
     "by_step": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "optimizer_step"}},
+    "clo": {"method": "clo", "preference": {"beta": 0.5}},
+    "retained": {"method": "tft", "retention": {"supervision": "distillation", "top": 5}},
+    "apart": {"method": "mid_align", "alignment": {"layer": 2, "schedule": "alone"}},
     "gathered": {
         "method": "mid_align",
         "alignment": {"layer": 2, "negatives": "gathered", "symmetric": True, "schedule": "joint"},
@@ -181,13 +184,13 @@ def train(
     device: torch.device = CPU,
     background: bool = False,
     known: float | None = None,
-    kept: str | None = None,
+    kept: Path | None = None,
 ) -> Trained:
     """Run ``recipe`` on the ranks of this process's group and gather its weights."""
     session = Session.from_environment(device)
     workspace = workspace or Workspace()
     memory = memory or Memory()
-    run = Run("tiny", seed, str(folder), list(rungs), background=background, known=known, kept=kept)
+    run = Run("tiny", seed, str(folder), list(rungs), background=background, known=known, kept=kept and str(kept))
     end = run_training(recipe, run, memory, session, workspace)
     parameters = dict(workspace.latest.model.named_parameters())
     whole = {name: gather(parameter) for name, parameter in parameters.items()}

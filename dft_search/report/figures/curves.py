@@ -14,9 +14,12 @@ TALL = 2.0  # times the usual first loss that the vertical axis may reach; a los
 
 MEANING = {
     "generation": "Loss on the target-language answer, at the top layer",
+    "generation_english": "Loss on the English answer after the English prompt, at the top layer",
     "conversion": "Loss on the English query, at layer i",
     "thinking": "Loss on the English answer, at layer j",
     "alignment": "Loss of finding the English query among those of the micro-batch, at layer k",
+    "preference": "Loss of preferring the answer in the language of the prompt, at the top layer",
+    "retention": "Distance of the next token's distribution from that of the untrained base, on English answers",
     "total": "The weighted sum that is trained on; trials with other weights are on other scales",
 }
 
@@ -78,7 +81,7 @@ def highlighted(report: Mapping[str, Any]) -> dict[int, str]:
     chosen: dict[int, str] = {}
     if report["champion"] and report["champion"]["trial"] is not None:
         chosen[report["champion"]["trial"]] = "lead"
-    plain = next((row["trial"] for row in report["leaderboard"] if row["label"] == "plain TFT"), None)
+    plain = next((row["trial"] for row in report["leaderboard"] if row["plain"]), None)
     if plain is not None and plain not in chosen:
         chosen[plain] = "tft"
     return chosen

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dft_search.report.figures.svg import Figure, Svg
-from dft_search.report.wording import MISSING, Scale, plural
+from dft_search.report.wording import MISSING, Scale, listed, plural
 
 WIDTH = 380.0
 LEFT = 44.0
@@ -49,6 +49,7 @@ def layer_map(report: Mapping[str, Any]) -> Figure | None:
         f"score is better ({scale.number(sign * low)} to {scale.number(sign * high)}). The best is {_pair(best)}, "
         f"{scale.number(best['best'])}{again}. {_outlined(report, cells)}"
         f"A small ring stands for trials that did not see all their rows; empty squares were not tried. "
+        f"{_elsewhere(found)}"
         f"{about_pairs(found)}"
     )
     head = ("conversion layer", "thinking layer", "best", "mean", "completed", "not completed", "trials")
@@ -163,6 +164,13 @@ def about_pairs(found: Mapping[str, Any]) -> str:
         share = f"in {100 * entropy['share']:.0f} % of resamples of its prompts"
         said.append(f"The triangle marks the layers that the untrained model's entropy proposes ({pair}; {share}).")
     return " ".join(said)
+
+
+def _elsewhere(found: Mapping[str, Any]) -> str:
+    """Which trials have no place on the map."""
+    told = [f"{plural(count, 'trial')} of {label}" for label, count in found["elsewhere"].items()]
+    verb = "has" if sum(found["elsewhere"].values()) == 1 else "have"
+    return f"{listed(told)} {verb} neither layer and no place here. " if told else ""
 
 
 def _outlined(report: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:

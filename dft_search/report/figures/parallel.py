@@ -109,12 +109,16 @@ def _draw_labels(svg: Svg, y: float, title: str, to: Axis, ticks: _Ticks, absent
 
 def _place(row: Mapping[str, Any], axis: Mapping[str, Any], to: Axis) -> float:
     """Where a trial crosses an axis. On choices and whole numbers it stands a little aside, to be seen among others."""
-    if axis["key"] not in row["params"]:
+    if not _uses(row, axis["key"]):
         return ABSENT + _aside(row, 9)
     value = row["params"][axis["key"]]
     if axis["kind"] == "choice":
         return to(float(axis["choices"].index(choice_label(value)))) + _aside(row, 9)
     return min(max(to(float(value)) + (_aside(row, 4) if axis["integer"] else 0.0), LEFT), WIDTH - RIGHT)
+
+
+def _uses(row: Mapping[str, Any], key: str) -> bool:
+    return key in row["params"] and key not in row["unused"]
 
 
 def _aside(row: Mapping[str, Any], reach: float) -> float:
@@ -154,7 +158,7 @@ def _caption(
     if ranked < len(rows):
         said += "Thin dashes ended early and have no final score. "
     if any(axis["absent"] for axis in axes):
-        said += "'Not used' stands for trials whose recipe lacks that term. "
+        said += "'Not used' stands for trials whose recipe has no use for that setting. "
     if len(shown) < len(rows):
         said += f"Of {len(rows)} trials {len(shown)} are drawn: the best, and a spread of the others. "
     return said.strip()
@@ -176,7 +180,7 @@ def _table(
             str(row["trial"]),
             row["outcome"].replace("_", " "),
             scale.number(row["dev"]["score"]),
-            *(setting(row["params"][key]) if key in row["params"] else MISSING for key in keys),
+            *(setting(row["params"][key]) if _uses(row, key) else MISSING for key in keys),
         )
         for row in rows
     ]

@@ -16,7 +16,7 @@ from dft_search.tracking.secrets import mask
 from dft_search.tracking.uri import check_uri, resolve_uri, sqlite_file
 
 LEAST_DISK = 2e9  # bytes that a small study may well write
-DATA = "DFT_SEARCH_DATA"
+DATA, HOME = "DFT_SEARCH_DATA", "DFT_SEARCH_HOME"
 
 
 def check_versions() -> list[Finding]:
@@ -73,6 +73,7 @@ def check_cluster() -> list[Finding]:
     """Whether the Ray cluster of RAY_ADDRESS lets us in, and what it has."""
     from dft_search.launch.cluster import survey
     from dft_search.launch.connect import ADDRESS, connected, is_answered
+    from dft_search.launch.nodes import Needs, NodeCheck
 
     address = os.environ.get(ADDRESS)
     if not address:
@@ -82,12 +83,19 @@ def check_cluster() -> list[Finding]:
             raise InfrastructureError(f"nobody answers at {address}")
         with connected():
             room = survey()
+            lacking = NodeCheck(Needs(place=str(home()), key=HOME), {}).look()
     except InfrastructureError as error:
         return [trouble("ray", mask(str(error)), "unset RAY_ADDRESS for a Ray of your own, or start the cluster")]
     has = {kind: sum(node.get(kind, 0.0) for node in room.nodes) for kind in ("CPU", "GPU")}
     free = {kind: sum(node.get(kind, 0.0) for node in room.free) for kind in ("CPU", "GPU")}
     counts = ", ".join(f"{free[kind]:g} of {has[kind]:g} {kind}s free" for kind in has if has[kind])
-    return [ok("ray", f"{mask(address)}: {len(room.nodes)} nodes, {counts}")]
+    found = [ok("ray", f"{mask(address)}: {len(room.nodes)} node{'s' if len(room.nodes) > 1 else ''}, {counts}")]
+    for problem in lacking:
+        if problem.key == HOME:  # a study may keep its checkpoints elsewhere, and is refused where it does not
+            found.append(ok("nodes", f"{problem.message}: studies need study.storage, runs production.storage"))
+        else:
+            found.append(trouble("nodes", str(problem), "the same packages on every node"))
+    return found
 
 
 def check_tracking() -> list[Finding]:

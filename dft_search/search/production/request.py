@@ -12,7 +12,7 @@ from dft_search.evaluation.choice import check_scoring
 from dft_search.launch.job import SlotSpec
 from dft_search.search.options import Slots
 from dft_search.search.study_folder import check_name
-from dft_search.training.places import join
+from dft_search.training.places import join, normal
 from dft_search.training.recipe import Recipe, check_recipe, load_recipe
 
 _SECTIONS = ("study", "space", "bundle", "checksum")  # of studies and bundles; read elsewhere
@@ -112,10 +112,20 @@ class Request:
         return home() / "models" / self.name
 
     @property
+    def place(self) -> str:
+        """Folder or URL that the workers write to; all nodes have to reach it."""
+        storage = self.production.storage
+        return str(self.folder) if storage is None else join(normal(storage), self.name)
+
+    @property
     def checkpoints(self) -> str:
         """Folder or URL of its checkpoints."""
-        storage = self.production.storage
-        return str(self.folder / "checkpoints") if storage is None else join(join(storage, self.name), "checkpoints")
+        return join(self.place, "checkpoints")
+
+    @property
+    def model(self) -> str:
+        """Where the workers leave the trained model; the driver brings it into ``folder``."""
+        return join(self.place, "model")
 
 
 def read_request(path: str, overrides: Iterable[str]) -> Request:

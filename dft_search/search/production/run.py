@@ -11,7 +11,9 @@ from dft_search.launch.cluster import survey
 from dft_search.launch.connect import connected, in_ray_job
 from dft_search.launch.job import Job, JobEnd
 from dft_search.launch.long_run import LongRun
+from dft_search.launch.nodes import Needs, NodeCheck
 from dft_search.search.inputs import training_input
+from dft_search.search.nodes import node_check, refuse_lacking, section
 from dft_search.search.outcomes import Outcome
 from dft_search.search.production.progress import RunProgress
 from dft_search.search.production.record import Record
@@ -20,7 +22,7 @@ from dft_search.search.signals import stop_signals
 from dft_search.tracking.audit import check_access
 from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
-from dft_search.training.places import remove
+from dft_search.training.places import download, remove
 
 EXIT = {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 3}
 LOOK_SECONDS = 1.0  # between two looks at steps
@@ -50,11 +52,14 @@ def train(path: str, overrides: Iterable[str]) -> int:
         raise RequestError(problems)
     facts, read = _facts(request)
     check_access(uri)
-    with connected("; the same command goes on from the newest checkpoint"):
+    with connected("; the same command goes on from the newest checkpoint") as ours:
         room = survey()
         if problems := check_uri(uri, nodes=len(room.nodes) + room.grows):
             raise RequestError(problems)
-        return _run(request, uri, facts, read)
+        needs = Needs(section(request.recipe), request.place, "production.storage")
+        nodes = None if ours else node_check(needs, request.workers.spec(""))
+        refuse_lacking(nodes)
+        return _run(request, uri, facts, read, nodes)
 
 
 def _facts(request: Request) -> tuple[dict[str, Any], DataInput]:
@@ -74,7 +79,7 @@ def _facts(request: Request) -> tuple[dict[str, Any], DataInput]:
     return facts, training_input(recipe, rows)
 
 
-def _run(request: Request, uri: str, facts: dict[str, Any], read: DataInput) -> int:
+def _run(request: Request, uri: str, facts: dict[str, Any], read: DataInput, nodes: NodeCheck | None) -> int:
     run = LongRun(request.workers.spec(str(request.folder / "slots")))
     record = Record(request, uri, facts, read)
     outcome, message = Outcome.INTERRUPTED, "its driver failed"
@@ -93,7 +98,7 @@ def _run(request: Request, uri: str, facts: dict[str, Any], read: DataInput) -> 
 
             with stop_signals(stop):
                 run.start(_job(request))
-                end = _follow(run, record, progress, stopped)
+                end = _follow(run, record, progress, stopped, nodes)
             outcome, message = Outcome(end.outcome), end.message or ""
             run.close()
     finally:
@@ -103,27 +108,28 @@ def _run(request: Request, uri: str, facts: dict[str, Any], read: DataInput) -> 
 
 def _job(request: Request) -> Job:
     recipe = request.recipe
-    section = recipe.model_dump(mode="json", exclude_unset=True, by_alias=True)
     parts: list[Any] = ["select"] if recipe.scoring is not None else []
     if recipe.scoring is not None and recipe.scoring.test:
         parts.append("test")
     return Job(
         0,
         request.name,
-        section,
+        section(recipe),
         recipe.hash,
         request.seed,
         request.checkpoints,
         request.production.rungs,
         parts,
-        keep_model=str(request.folder / "model"),
+        keep_model=request.model,
         live=True,
         background=True,
         checkpoint_seconds=60 * request.production.checkpoint_minutes,
     )
 
 
-def _follow(run: LongRun, record: Record, progress: RunProgress, stopped: threading.Event) -> JobEnd:
+def _follow(
+    run: LongRun, record: Record, progress: RunProgress, stopped: threading.Event, nodes: NodeCheck | None
+) -> JobEnd:
     """Follow the run to its end: steps as they come, reports, and groups that come and go."""
     workers, said, idle_since = 0, 0.0, time.monotonic()
     while True:
@@ -135,6 +141,7 @@ def _follow(run: LongRun, record: Record, progress: RunProgress, stopped: thread
         if there:
             idle_since = time.monotonic()
             if state["world_size"] != workers:
+                refuse_lacking(nodes)  # those that came with the group
                 before, workers = workers, state["world_size"]
                 now = f"{workers} worker{'s' if workers > 1 else ''} at work"
                 progress.line(now + (f" ({before} before)" if before else ""))
@@ -168,6 +175,9 @@ def _leave(request: Request, record: Record, uri: str, outcome: Outcome, message
         raise InfrastructureError(f"training {outcome}: {message.strip().splitlines()[-1] if message else ''}")
     say(f"Training {outcome} after {seconds:.0f} s")
     if outcome is Outcome.COMPLETED:
+        if request.production.storage is not None:
+            download(request.model, request.folder / "model")
+            remove(request.model)
         written = {"name": request.name, "seed": request.seed, "recipe_hash": request.recipe.hash}
         write_json(
             request.folder / "run.json",

@@ -1,0 +1,138 @@
+"""What the untrained base says of the rows, computed once a study for all terms that compare with it.
+
+Rows are read in parts of fixed size and in passes of fixed size, so that a value depends neither on the number of ranks
+nor on who computes it. Where parts are kept, and how processes share the work, is ``kept.py``'s.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from dft_search.data.encode import Encoded
+from dft_search.models import structure
+from dft_search.models.live import LiveModel, Steps
+from dft_search.objectives.batch import BaseRow, collate
+from dft_search.objectives.module import ObjectiveModule
+from dft_search.objectives.options import Objective
+from dft_search.objectives.terms import DistilTerm, Term, uses_base
+from dft_search.objectives.turns import Turn
+from dft_search.training.kept import Kept, make_once
+from dft_search.training.session import Session
+from dft_search.training.together import together
+
+KIND = "reference"
+LAYOUT = 1  # of a part; another one is another file
+PART_ROWS = 128  # rows that a process computes at a time, and that it loses when it is killed
+PASS_ROWS = 16  # of a forward pass
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the base says of all rows: by term, tensors over all rows and where each row ends in them."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    ends: Mapping[str, Sequence[int]]
+
+    def row(self, number: int) -> BaseRow:
+        """Of one row, for ``collate``."""
+        found = {}
+        for term, tensors in self.tensors.items():
+            ends = self.ends[term]
+            rows = slice(ends[number - 1] if number else 0, ends[number])
+            found[term] = {name: tensor[rows] for name, tensor in tensors.items()}
+        return found
+
+
+def read_reference(
+    place: str,
+    objective: Objective,
+    module: ObjectiveModule,
+    live: LiveModel,
+    data: Encoded,
+    facts: Mapping[str, Any],
+    session: Session,
+) -> Reference | None:
+    """What the base says of ``data`` to the terms of ``objective``; None where no term asks. Collective.
+
+    Args:
+        place: folder or URL of what a study keeps.
+        objective: whose terms ask; those of ``module``.
+        module: with the first weights of a run: those of the base, and adapters that add nothing yet.
+        live: the model in it.
+        data: all rows.
+        facts: what identifies the base's weights and the type that it computes in.
+        session: the ranks that share the model.
+
+    Raises:
+        InfrastructureError: see ``make_once``.
+    """
+    terms = [term for term in module.terms if uses_base(term)]
+    if not terms:
+        return None
+    parts = -(-len(data) // PART_ROWS)
+    tensors, ends = {}, {}
+    for term in terms:
+        about = {**facts, **asked_of(term), "rows": data.fingerprint, "layout": [LAYOUT, PART_ROWS, PASS_ROWS]}
+        maker = _Maker(term, objective, module, live, data, session)
+        found = make_once(Kept(place, KIND, about, parts), session, maker.make, load)
+        ends[term.name] = torch.cat([part.pop("sizes") for part in found]).cumsum(0).tolist()
+        tensors[term.name] = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    return Reference(tensors, ends)
+
+
+def asked_of(term: Term) -> dict[str, Any]:
+    """What a term asks of the base, apart from the rows."""
+    if isinstance(term, DistilTerm):
+        return {"asked": "next tokens", "top": term.top}
+    return {"asked": f"pairs of {term.name}"}
+
+
+class _Maker:
+    """Computes parts, each on one rank, with all ranks in step where the model is sharded."""
+
+    def __init__(
+        self,
+        term: Term,
+        objective: Objective,
+        module: ObjectiveModule,
+        live: LiveModel,
+        data: Encoded,
+        session: Session,
+    ):
+        self.term, self.objective, self.module, self.live = term, objective, module, live
+        self.data, self.session = data, session
+
+    def make(self, number: int | None) -> bytes | None:
+        """Part ``number``, or None. Collective."""
+        numbers = range(0) if number is None else range(len(self.data))[number * PART_ROWS : (number + 1) * PART_ROWS]
+        rows: list[dict[str, Tensor]] = []
+        with self.live.in_step() as steps:
+            for begin in range(0, PART_ROWS, PASS_ROWS):  # as many on every rank
+                mine = numbers[begin : begin + PASS_ROWS]
+                rows += together(self.session, lambda: self._pass(steps, mine))  # noqa: B023 (called at once)
+        if number is None:
+            return None
+        tensors = {name: torch.cat([row[name] for row in rows]).contiguous() for name in rows[0]}
+        tensors["sizes"] = torch.tensor([len(next(iter(row.values()))) for row in rows])
+        return save(tensors)
+
+    def _pass(self, steps: Steps, numbers: Sequence[int]) -> list[dict[str, Tensor]]:
+        """What the base says of a few rows."""
+        with steps.step():
+            if not numbers:
+                return []
+            asked = frozenset({self.term.name})
+            batch = collate(
+                [self.data[number] for number in numbers],
+                self.objective,
+                structure.num_layers(self.live.model),
+                has_bos=self.data.has_bos,
+                turn=Turn(asked, asked),
+            )
+            said = self.module.base_rows(batch.to(self.session.device))
+        assert len(said) == len(numbers), "a row without anything to read"
+        return [row[self.term.name] for row in said]
