@@ -107,7 +107,14 @@ def _pareto(report: dict[str, Any]) -> None:
 def _methods(report: dict[str, Any]) -> None:
     """A row for each method in the table, on test."""
     (group,) = (group for group in report["supervision"]["groups"] if group["part"] == "test")
-    assert {"base", "sft", "tft", "dft"} <= {row["method"] for row in group["rows"]}
+    methods = {values["objective.method"] for values in report["contest"]["entries"].values()}
+    assert {"sft", "tft", "dft", "sdrrl"} <= methods <= {row["method"] for row in group["rows"]}
+
+
+def _sizes(report: dict[str, Any]) -> None:
+    """Both methods on as many rows as each size says."""
+    found = [tuple(values.values()) for values in report["contest"]["entries"].values()]
+    assert sorted(found) == [(method, rows) for method in ("clo", "tft") for rows in (20, 40, 80, 150)]
 
 
 SHOWN = {
@@ -116,6 +123,7 @@ SHOWN = {
     "pareto_english_demo": _pareto,
     "paper_methods_demo": _methods,
     "tournament_demo": _methods,
+    "clo_sizes_demo": _sizes,
 }
 
 
