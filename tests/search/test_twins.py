@@ -24,14 +24,16 @@ OWN = {
     "pareto_english_demo": ["study.budget.trials=6", "study.confirm.tuning_trials=2"],
     "paper_translation_small": [f"recipe.scoring.{part}=[{TRANSLATIONS}]" for part in ("dev", "test")],
     "tournament_small": [
-        f"recipe.scoring.{part}=[{{task: answer_log_likelihood_zh, limit: {ITEMS}}}]" for part in ("dev", "test")
+        *(f"recipe.scoring.{part}=[{{task: answer_log_likelihood_zh, limit: {ITEMS}}}]" for part in ("dev", "test")),
+        "recipe.data.train.rows=48",
+        "recipe.data.train.transfer.max_new_tokens=4",
     ],
 }
 
 
 @pytest.fixture(scope="module")
 def own_home(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home for all twins, with an untrained model in the place of the one that alpaca_zh_base makes."""
+    """A home for all twins."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFT_SEARCH_HOME", str(home))
@@ -44,18 +46,20 @@ def run(name: str, home: Path, data_folder: Path) -> tuple[StudyFolder, dict[str
     changes = [*SHORT, *(DEMO if name.endswith("_demo") else ALPACA), *OWN.get(name, [])]
     changes += [f"study.confirm.seeds={SEEDS}"]
     if name.endswith("_small"):
-        _make_base(home, data_folder)
+        changes.append(f"recipe.model.path={_make_base(home, data_folder)}")
     assert search(str(shipped_study(name)), name=None, resume=False, confirm=True, overrides=changes) == 0
     folder = StudyFolder(study_path(load_document(shipped_study(name)).data["study"]["name"]))
     return folder, json.loads((folder.path / "report.json").read_text())
 
 
-def _make_base(home: Path, data_folder: Path) -> None:
+def _make_base(home: Path, data_folder: Path) -> Path:
+    """An untrained model in the place of the one that alpaca_zh_base makes."""
     from dft_search.demo.small_llama import Shape, make_small_llama
 
     place = home / "models" / "alpaca-zh-base" / "model"
     if not place.exists():
         make_small_llama([str(data_folder / "train/alpaca_en_zh.dev.jsonl")], place, Shape(1000, 4, 32))
+    return place
 
 
 @pytest.mark.parametrize("name", TWINS)
