@@ -18,14 +18,14 @@ TWINS = [name for name in shipped_studies() if name.endswith(("_demo", "_small")
 STEPS, SEEDS, ITEMS, LAYERS = 4, 2, 12, 6
 SHORT = [f"recipe.training.length={{steps: {STEPS}}}", "study.slots.max=1"]
 DEMO = [f"recipe.scoring.{part}=[{{suite: demo, limit: {ITEMS}}}]" for part in ("dev", "test")]
-ALPACA = ["recipe.data.max_length=48", "recipe.training.batch_rows=8", "recipe.training.micro_batch_rows=4"]
+ALPACA = ["recipe.data.max_length=400", "recipe.training.batch_rows=8", "recipe.training.micro_batch_rows=4"]
+ALPACA += ["recipe.data.train.rows=48"]
 TRANSLATIONS = "{task: flores200_en-zh, limit: 2}, {task: flores200_zh-en, limit: 2}"
 OWN = {
     "pareto_english_demo": ["study.budget.trials=6", "study.confirm.tuning_trials=2"],
     "paper_translation_small": [f"recipe.scoring.{part}=[{TRANSLATIONS}]" for part in ("dev", "test")],
     "tournament_small": [
         *(f"recipe.scoring.{part}=[{{task: answer_log_likelihood_zh, limit: {ITEMS}}}]" for part in ("dev", "test")),
-        "recipe.data.train.rows=48",
         "recipe.data.train.transfer.max_new_tokens=4",
     ],
 }
