@@ -144,17 +144,21 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(world: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("objective", ["clo", "retained"])
-def test_a_replay_asks_for_its_own_rows_alone(objective: str, world: Path, tmp_path: Path) -> None:
+def test_a_replay_asks_for_its_own_rows_alone(
+    objective: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = make_recipe(world, objective, batch_rows=4)
     whole = train(recipe, tmp_path, kept=tmp_path / "kept").memory.losses
-    workspace = Workspace()
+    workspace, scratch = Workspace(), tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     records = replay(recipe, 5, 2, ALONE, workspace)
     assert [
         {name: record.metrics[name] for name in step} for record, step in zip(records, whole, strict=False)
     ] == whole[:2]
     [found] = workspace._reference.values()
     assert found is not None and found.places is not None and 8 <= len(found.places) < ROWS
-    assert not list(Path(tempfile.gettempdir()).glob("dft-search-replay-*"))
+    assert not list(scratch.iterdir())
 
 
 def test_a_warm_process_trains_as_a_cold_one(world: Path, tmp_path: Path) -> None:
