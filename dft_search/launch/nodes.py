@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dft_search.config import InfrastructureError, Problem, RequestError, expand_path
-from dft_search.data.options import FileJoin, HubSet, TrainOptions, looks_like_hub_name
+from dft_search.data.options import FileJoin, HubSet, looks_like_hub_name, with_transfer_paths
 from dft_search.evaluation.choice import check_scoring
 from dft_search.models.hub import find_model
 from dft_search.models.options import ModelOptions
@@ -76,7 +76,7 @@ def look(needs: Needs, token: str | None = None) -> Sight:
     if needs.recipe is None:
         return Sight(versions, sources, place=place)
     recipe = Recipe.model_validate(needs.recipe)
-    sizes, wrong = _sizes(recipe.data.train)
+    sizes, wrong = _sizes(_names(recipe))
     try:
         model = _model(recipe.model)
         wrong += check_recipe(recipe)
@@ -108,11 +108,11 @@ def _sources() -> str:
     return digest.hexdigest()[:12]
 
 
-def _sizes(train: TrainOptions) -> tuple[dict[str, int | None], list[Problem]]:
+def _sizes(names: Iterable[str]) -> tuple[dict[str, int | None], list[Problem]]:
     """Sizes of local files and folders of rows, and paths that mean nothing here."""
     sizes: dict[str, int | None] = {}
     wrong = []
-    for text in _names(train):
+    for text in names:
         try:
             path = Path(expand_path(text))
         except RequestError as error:
@@ -123,9 +123,17 @@ def _sizes(train: TrainOptions) -> tuple[dict[str, int | None], list[Problem]]:
     return sizes, wrong
 
 
-def _names(train: TrainOptions) -> list[str]:
-    names = []
-    for entry in train.files:
+def _names(recipe: Recipe) -> list[str]:
+    """Paths of rows, of what rows are made with, and names of data sets."""
+    names: list[str] = []
+    if recipe.needs.made:
+
+        def kept(text: str) -> str:
+            names.append(text)
+            return text
+
+        with_transfer_paths(recipe.data.train.transfer, kept)
+    for entry in recipe.data.train.files:
         if isinstance(entry, FileJoin):
             names += [entry.english, entry.target]
         else:

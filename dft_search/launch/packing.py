@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from dft_search.config import Document, Problem, RequestError, expand_path, is_portable, load_document
 from dft_search.data.options import looks_like_hub_name
+from dft_search.data.transfer import ALIGNED, ALIGNER, TEACHERS
 
 MAX_BYTES = 100 * 2**20  # of local files in one job; more belongs on storage that the cluster reads itself
 LEFT_OUT = (".gitignore", ".rayignore")  # Ray would leave out of the job what they name in a folder
@@ -46,6 +47,7 @@ def pack(document: Document, folder: Path) -> list[str]:
                 _replace(cargo, document, entry, side, (*key, side))
         else:
             _replace(cargo, document, files, index, key)
+    _pack_transfer(cargo, document, _mapping(_mapping(_mapping(recipe.get("data")).get("train")).get("transfer")))
     for part in ("dev", "test"):
         choices = _mapping(recipe.get("scoring")).get(part)
         for index, choice in enumerate(choices if isinstance(choices, list) else []):
@@ -134,6 +136,21 @@ def _replace(cargo: _Cargo, document: Document, owner: Any, slot: Any, key: tupl
     text = owner.get(slot) if isinstance(owner, dict) else owner[slot]
     if isinstance(text, str) and (name := cargo.take(text, document, key)):
         owner[slot] = f"{FILES_FOLDER}/{name}"
+
+
+def _pack_transfer(cargo: _Cargo, document: Document, transfer: dict[str, Any]) -> None:
+    """Pack what the rows of ``sdrrl`` are made with."""
+    key = ("recipe", "data", "train", "transfer")
+    if transfer.get("teacher") not in TEACHERS:
+        _replace(cargo, document, transfer, "teacher", (*key, "teacher"))
+    if transfer.get("answers_target") != ALIGNED:
+        _replace(cargo, document, transfer, "answers_target", (*key, "answers_target"))
+    translator, codeswitch = _mapping(transfer.get("answers_target")), _mapping(transfer.get("codeswitch"))
+    _replace(cargo, document, translator, "translator", (*key, "answers_target", "translator"))
+    if codeswitch.get("lexicon") != ALIGNER:
+        _replace(cargo, document, codeswitch, "lexicon", (*key, "codeswitch", "lexicon"))
+    for side in ("english", "target"):
+        _replace(cargo, document, _mapping(transfer.get("parallel")), side, (*key, "parallel", side))
 
 
 def _mapping(node: Any) -> dict[str, Any]:

@@ -137,12 +137,12 @@ def fetch(url: str) -> Path:
 
 
 def fetch_if_known(name: str, storage: str | None) -> None:
-    """``fetch`` where the storage is elsewhere and knows the study; a new study has nothing there yet.
+    """``fetch`` where the storage knows the study; a new one has nothing there yet.
 
     Raises:
         RequestError, InfrastructureError: as ``fetch``.
     """
-    if storage is not None and is_remote(normal(storage)):
+    if storage is not None:
         url = join(normal(storage), name)
         if read_bytes(join(url, "study", "study.json")) is not None:
             fetch(url)

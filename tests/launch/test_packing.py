@@ -110,3 +110,19 @@ def test_a_relative_storage_would_vanish_with_the_job(study: Path, tmp_path: Pat
     study.write_text(study.read_text().replace("name: packed", "name: packed, storage: runs"))
     with pytest.raises(RequestError, match=r"study.yaml:1: study.storage: 'runs' lies in the job's copy"):
         pack(load_document(study), tmp_path)
+
+
+def test_what_rows_are_made_with_travels(study: Path, tmp_path: Path) -> None:
+    made = "{teacher: base, answers_target: answers.jsonl, codeswitch: {lexicon: words.tsv}, "
+    made += "parallel: {english: en.json, target: zh.json}}"
+    study.write_text(study.read_text().replace("org/rows]}", f"org/rows], transfer: {made}}}"))
+    for name in ("answers.jsonl", "words.tsv"):
+        (study.parent / name).write_text(name)
+    job = tmp_path / "job"
+    job.mkdir()
+    pack(load_document(study), job)
+    transfer = load_document(job / "study.yaml").data["recipe"]["data"]["train"]["transfer"]
+    assert (job / transfer["answers_target"]).read_text() == "answers.jsonl"
+    assert (job / transfer["codeswitch"]["lexicon"]).read_text() == "words.tsv"
+    assert (job / transfer["parallel"]["english"]).read_text() == "en.json"
+    assert transfer["teacher"] == "base"  # the model as it is, not the folder of that name
