@@ -12,6 +12,7 @@ import dft_search
 from dft_search.config import RequestError, expand_path
 from dft_search.models.loading import read_config
 from dft_search.models.options import ModelOptions
+from dft_search.objectives.registry import package_of
 from dft_search.training import base
 
 #: Libraries that decide about the numbers of a run; `verify` compares them.
@@ -20,10 +21,15 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "datasets", "lm-eval
 DIRECT = (*LIBRARIES, "ray", "optuna", "mlflow", "pydantic", "typer", "rich", "ruamel.yaml")
 
 
-def versions() -> dict[str, str]:
-    """Installed versions by name, without local parts: ``2.13.0+cpu`` is ``2.13.0``."""
+def versions(method: str) -> dict[str, str]:
+    """Installed versions by name, without local parts: ``2.13.0+cpu`` is ``2.13.0``.
+
+    Args:
+        method: of the recipe; the package that it comes from is among them.
+    """
     found = {"dft-search": dft_search.__version__, "python": platform.python_version()}
-    for name in LIBRARIES:
+    package = package_of(method)
+    for name in (*LIBRARIES, *([package] if package else [])):
         try:
             found[name] = public(metadata.version(name))
         except metadata.PackageNotFoundError:
@@ -36,13 +42,15 @@ def public(version: str) -> str:
     return version.partition("+")[0]
 
 
-def environment(told: Mapping[str, str]) -> str:
+def environment(told: Mapping[str, str], method: str) -> str:
     """Pinned versions of everything that the package needs, for ``pip install -r`` and ``-c``.
 
     Args:
         told: versions of the study by name, where they are known; all others are those of this environment.
+        method: of the recipe; the package that it comes from is needed too.
     """
-    waiting = ["dft-search", *DIRECT]
+    package = package_of(method)
+    waiting = ["dft-search", *DIRECT, *([package] if package else [])]
     pinned: dict[str, str] = {}
     while waiting:
         name = waiting.pop()

@@ -51,6 +51,11 @@ def merge_adapters(
 
     Raises:
         RequestError: they do not fit the base, or each other.
+
+    Paper: mid-align, merging of task and alignment adapters
+    Test: tests/bundle/test_merge.py::test_cat_is_the_weighted_sum
+    Default: the exact weighted sum (`cat`), weights by dev
+    Open: the paper says a weighted average, its code has none (`combination`)
     """
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config)

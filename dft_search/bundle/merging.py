@@ -20,8 +20,8 @@ from dft_search.models.loading import load_model, load_tokenizer
 from dft_search.training.options import LoraChoice
 from dft_search.training.recipe import Recipe
 
-#: Weights of the other adapter that dev chooses from (methods.md 4.6); the trial's own is what is left of 1. The middle
-#: comes first: of equal scores the first one wins.
+#: Weights of the other adapter that dev chooses from, as mid-align's authors tune them; the trial's own is what is
+#: left of 1. The middle comes first: of equal scores the first one wins.
 GRID = (0.5, 0.4, 0.6, 0.3, 0.7)
 
 

@@ -57,7 +57,7 @@ def contents_of(view: StudyView, trial: TrialView, trained: Recipe) -> dict[str,
         "model": {"layers": view.num_layers, "fingerprint": facts.model_fingerprint(trained.model)},
         "data": _data(view, trained),
         "files": [_file_record(name, Path(path)) for name, path in places.items()],
-        "versions": _versions(view),
+        "versions": _versions(view, recipe.method),
         "steps": _first_steps(trial),
         "tolerance": _tolerance(trained),
     }
@@ -131,10 +131,10 @@ def _file_record(name: str, path: Path) -> dict[str, Any]:
     return {"path": name, "bytes": size, "sha256": digest}
 
 
-def _versions(view: StudyView) -> dict[str, str]:
+def _versions(view: StudyView, method: str) -> dict[str, str]:
     """Versions of the study where it noted them, else those of today."""
     told = {name: facts.public(version) for name, version in view.versions.items()}
-    return {name: told.get(name, version) for name, version in facts.versions().items()}
+    return {name: told.get(name, version) for name, version in facts.versions(method).items()}
 
 
 def _first_steps(trial: TrialView) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from dft_search.training.workspace import Workspace
 
 Check = dict[str, Any]
 SMALLEST = 1e-8  # losses below are zero
+NOISE = 0.01  # of the tolerance of a step's whole loss: what a term may be off that is zero but for rounding
 
 
 def verify(bundle: Path, steps: int | None = None) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _known(name: str, expected: str | None, found: str | None, what: str) -> Che
 
 
 def _versions(bundle: Bundle) -> list[Check]:
-    installed = facts.versions()
+    installed = facts.versions(bundle.recipe.method)
     return [
         _check(
             f"version {name}",
@@ -91,10 +92,11 @@ def _losses(bundle: Bundle, steps: list[LossRecord]) -> list[Check]:
 
 
 def _loss_check(step: LossRecord, found: dict[str, float], tolerance: float) -> Check:
+    small = max(SMALLEST, NOISE * tolerance * abs(step.losses.get("total", 0.0)))
     apart = [
         term
         for term, value in step.losses.items()
-        if term not in found or not math.isclose(value, found[term], rel_tol=tolerance, abs_tol=SMALLEST)
+        if term not in found or not math.isclose(value, found[term], rel_tol=tolerance, abs_tol=small)
     ]
     told = ", ".join(f"{term} {found.get(term, math.nan):.7g} instead of {step.losses[term]:.7g}" for term in apart)
     wrong = f"step {step.step}: {told or 'other terms'} (more than {tolerance:g} apart)"

@@ -162,7 +162,7 @@ def _write_files(folder: Path, contents: dict[str, Any], view: StudyView) -> Non
     told = {name: facts.public(version) for name, version in view.versions.items()}
     files = {
         FILE: text,
-        "environment.txt": facts.environment(told),
+        "environment.txt": facts.environment(told, bundle.recipe.method),
         "rayjob.yaml": ray_job(bundle, told.get("ray") or facts.public(metadata.version("ray"))),
         "README.md": model_card(bundle),
     }

@@ -123,19 +123,31 @@ def anchor_files(options: TrainOptions, base: Path) -> TrainOptions:
             return given
         return given.model_copy(update={"hub": path}) if isinstance(given, HubSet) else path
 
-    transfer = with_transfer_paths(options.transfer, anchored)
+    def is_here(model: str) -> bool:
+        return is_place(model) or (base / model).exists()
+
+    transfer = with_transfer_paths(options.transfer, anchored, is_here)
     return options.model_copy(update={"files": [entry(given) for given in options.files], "transfer": transfer})
 
 
-def with_transfer_paths(options: TransferOptions, change: Callable[[str], str]) -> TransferOptions:
-    """The options with ``change`` applied to each path in them; a teacher that is a hub name is none."""
+def is_place(model: str) -> bool:
+    """Whether a model is surely named by its path, and not by its name on the hub."""
+    return is_portable(model) or model.startswith((".", "~", "/"))
+
+
+def with_transfer_paths(
+    options: TransferOptions, change: Callable[[str], str], is_path: Callable[[str], bool] = is_place
+) -> TransferOptions:
+    """The options with ``change`` applied to each path in them, and to models that are paths."""
     changes: dict[str, Any] = {}
-    if options.teacher not in TEACHERS and (
-        is_portable(options.teacher) or options.teacher.startswith((".", "~", "/"))
-    ):
+    if options.teacher not in TEACHERS and is_path(options.teacher):
         changes["teacher"] = change(options.teacher)
-    if options.answers_target != ALIGNED:
-        changes["answers_target"] = change(options.answers_target)
+    if options.translator is not None:
+        if is_path(options.translator.translator):
+            moved = {"translator": change(options.translator.translator)}
+            changes["answers_target"] = options.translator.model_copy(update=moved)
+    elif options.answers_target != ALIGNED:
+        changes["answers_target"] = change(str(options.answers_target))
     if options.codeswitch.lexicon != ALIGNER:
         switched = {"lexicon": change(options.codeswitch.lexicon)}
         changes["codeswitch"] = options.codeswitch.model_copy(update=switched)

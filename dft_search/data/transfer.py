@@ -70,6 +70,14 @@ class ParallelFiles(Options):
     target: Name
 
 
+class TranslatorChoice(Options):
+    """``{translator: MODEL}``: a translation model translates the teacher's answers, as ``data translate`` does."""
+
+    translator: Name
+    revision: Name | None = None
+    beams: Annotated[int, Field(ge=1)] = 4
+
+
 class TeacherTraining(Options):
     """How the teacher ``sft`` is trained before it answers; the rest is as in the recipe."""
 
@@ -81,8 +89,8 @@ class TeacherTraining(Options):
 class TransferOptions(Options):
     """The transfer set of ``sdrrl``. Only the teacher's answers cost computation; the rest is made anew each time.
 
-    Paper: Zhang et al. 2024 (arXiv 2402.12204). Its shares, rates and tool for code-switching are not known to us:
-    these are the defaults of a re-implementation.
+    Shares, rates and the tool for code-switching of the paper (Zhang et al. 2024, arXiv 2402.12204) are not known to
+    us: these are the defaults of a re-implementation.
 
     Attributes:
         preset: ``sdrrl_paper`` has all kinds; ``sdrrl_dft_baseline`` those that the DFT paper (arXiv 2503.01275) names
@@ -95,8 +103,8 @@ class TransferOptions(Options):
         max_new_tokens: of an answer; a longer one is unusable.
         codeswitch: how words are replaced.
         parallel: sentences for translation and completion; by default the questions of the rows.
-        answers_target: the answers in the target language: ``aligned``, each row's own, or a file of JSON lines with
-            ``id`` and ``answer``, translated from the teacher's.
+        answers_target: the answers in the target language: ``aligned``, each row's own; a file of JSON lines with
+            ``id`` and ``answer``, translated from the teacher's; or ``{translator: MODEL}``, which translates them.
         seed: of all draws.
     """
 
@@ -108,7 +116,7 @@ class TransferOptions(Options):
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     codeswitch: CodeswitchOptions = CodeswitchOptions()
     parallel: ParallelFiles | None = None
-    answers_target: Name = ALIGNED
+    answers_target: Name | TranslatorChoice = ALIGNED
     seed: int = 0
 
     @property
@@ -118,6 +126,11 @@ class TransferOptions(Options):
 
     @property
     def needs_answers(self) -> bool:
-        """Whether any kind of row has an answer in English, which the teacher writes."""
-        weights = self.weights
-        return weights["distil_en"] > 0 or weights["cross_tgt_en"] > 0
+        """Whether any kind of row has an answer of the teacher, in English or translated."""
+        kinds = ("distil_en", "cross_tgt_en") + (("distil_tgt", "cross_en_tgt") if self.translator else ())
+        return any(self.weights[kind] > 0 for kind in kinds)
+
+    @property
+    def translator(self) -> TranslatorChoice | None:
+        """The model that translates the teacher's answers, if one does."""
+        return self.answers_target if isinstance(self.answers_target, TranslatorChoice) else None

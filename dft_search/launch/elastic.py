@@ -9,10 +9,12 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import ResizingState
 
 from dft_search.launch.memory_watch import MemoryWatch
+from dft_search.launch.place import without
 
 SAVE_SECONDS = 600.0  # a group that has to change waits so long for its checkpoint
 
@@ -29,7 +31,8 @@ class ElasticTrainer(TorchTrainer):
         self.slot = slot
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [*super()._create_default_callbacks(), _Changes(self.slot), MemoryWatch(self.slot)]
+        callbacks = without(super()._create_default_callbacks(), DatasetsCallback)
+        return [*callbacks, _Changes(self.slot), MemoryWatch(self.slot)]
 
 
 class _Changes(ControllerCallback, WorkerGroupCallback):

@@ -1,7 +1,8 @@
 """What a study needs on another machine: its file, and copies of the local files that it names, in one folder."""
 
 import shutil
-from dataclasses import dataclass, field
+import subprocess
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from dft_search.config import Document, Problem, RequestError, expand_path, is_p
 from dft_search.data.options import looks_like_hub_name
 
 MAX_BYTES = 100 * 2**20  # of local files in one job; more belongs on storage that the cluster reads itself
+LEFT_OUT = (".gitignore", ".rayignore")  # Ray would leave out of the job what they name in a folder
+HUB = "hub:"  # begins a data set of the hub in a task file
 STUDY_FILE = "study.yaml"
 FILES_FOLDER = "files"
 
@@ -18,15 +21,18 @@ FILES_FOLDER = "files"
 def pack(document: Document, folder: Path) -> list[str]:
     """Write the study file, with its paths rewritten, and copies of the files it names into ``folder``.
 
-    Paths that mean the same on every machine (``${VAR}/...``, ``package:...``, URLs, hub names) stay as they are.
+    Paths that mean the same on every machine (``${VAR}/...``, ``package:...``, URLs, hub names) stay as they are. Files
+    that git ignores travel too, as data often are, and are named: a working directory goes without them.
 
     Returns:
         Lines for people: what travels, with sizes, and what is expected on the cluster.
 
     Raises:
-        RequestError: files are missing, or all together exceed ``MAX_BYTES`` (with every size, the largest first).
+        RequestError: files are missing, or all together exceed ``MAX_BYTES`` (with every size, the largest first), or
+            the study would keep its checkpoints in the job's copy of the working directory.
     """
     cargo = _Cargo(folder / FILES_FOLDER)
+    cargo.expect_places(document)
     recipe = document.data.get("recipe")
     if not isinstance(recipe, dict):
         raise RequestError(document.problem("section 'recipe' is missing"))
@@ -60,9 +66,24 @@ class _Cargo:
     expected: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
+    def expect_places(self, document: Document) -> None:
+        """Storage and studies that the cluster has to have."""
+        options = _mapping(document.data.get("study"))
+        storage = options.get("storage")
+        if isinstance(storage, str):
+            if not (is_portable(storage) or storage.startswith(("/", "~"))):
+                message = f"'{storage}' lies in the job's copy of the working directory, which vanishes"
+                hint = "an absolute path that all nodes share, or a URL"
+                self.problems.append(replace(document.problem(message, ("study", "storage")), expected=hint))
+            self.expected.append(f"{storage.partition('?')[0]} (study.storage)")
+        points = options.get("first_points")
+        for point in points if isinstance(points, list) else []:
+            if "study" in _mapping(point):
+                self.expected.append(f"study '{point['study']}' (study.first_points)")
+
     def take(self, text: str, document: Document, key: tuple[str | int, ...]) -> str | None:
         """The name in the cargo's folder of what ``text`` means; None when it stays as it is."""
-        if is_portable(text):
+        if is_portable(text) or text.startswith(HUB):
             self.expected.append(text)
             return None
         source = Path(expand_path(text, document.path.parent if document.path else None))
@@ -79,7 +100,8 @@ class _Cargo:
 
     def _copy(self, source: Path, name: str, *, is_task: bool) -> None:
         self.folder.mkdir(exist_ok=True)
-        self.sizes[f"{name}  from {source}"] = _size(source)
+        note = "  (git ignores it: without this command it would stay behind)" if _git_ignores(source) else ""
+        self.sizes[f"{name}  from {source}{note}"] = size_of(source)
         if sum(self.sizes.values()) > MAX_BYTES:
             return  # `close` refuses; nothing more needs to be copied
         if is_task:
@@ -90,14 +112,14 @@ class _Cargo:
                     options["files"][index] = packed or text
             _write(task.data, self.folder / name)
         elif source.is_dir():
-            shutil.copytree(source, self.folder / name)
+            shutil.copytree(source, self.folder / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
         else:
             shutil.copy2(source, self.folder / name)
 
     def close(self, document: Document) -> list[str]:
         """Lines about all that was taken. Raises RequestError for what was missing or is too large."""
         total = sum(self.sizes.values())
-        lines = [f"{size / 2**20:.1f} MiB {what}" for what, size in sorted(self.sizes.items(), key=lambda i: -i[1])]
+        lines = [f"{mebibytes(size)} {what}" for what, size in sorted(self.sizes.items(), key=lambda i: -i[1])]
         if total > MAX_BYTES:
             message = f"local files of {total / 2**20:.0f} MiB are too large for a job: {', '.join(lines)}"
             hint = f"at most {MAX_BYTES // 2**20} MiB, or files that the cluster reads itself, as ${{VAR}}/... or a URL"
@@ -118,9 +140,24 @@ def _mapping(node: Any) -> dict[str, Any]:
     return node if isinstance(node, dict) else {}
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
+
+
+def mebibytes(size: int) -> str:
+    """``0.1 MiB``."""
+    return f"{size / 2**20:.1f} MiB"
+
+
+def _git_ignores(path: Path) -> bool:
+    """Whether a ``.gitignore`` above names it; False without git."""
+    git = shutil.which("git")
+    if git is None:
+        return False
+    asked = [git, "-C", str(path.parent), "check-ignore", "--quiet", str(path)]
+    return subprocess.run(asked, capture_output=True).returncode == 0
 
 
 def _write(data: dict[str, Any], path: Path) -> None:

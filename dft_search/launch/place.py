@@ -6,9 +6,11 @@ ray 2.60 (train/v2/_internal/execution: worker_group.WorkerGroup, controller.Tra
 configurations take internal callbacks beside the public ones for such purposes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller import TrainController
@@ -31,10 +33,14 @@ class PlacedTrainer(TorchTrainer):
         self.place, self.slot = place, slot
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
         # the cleaner would give our place back when a controller dies
-        callbacks = [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback)]
+        callbacks = without(super()._create_default_callbacks(), PlacementGroupCleanerCallback, DatasetsCallback)
         return [*callbacks, _InPlace(self.place), MemoryWatch(self.slot)]
+
+
+def without(callbacks: Sequence[Any], *kinds: type) -> list[Any]:
+    """Callbacks of other kinds. That for Ray Data, which no training here reads, costs each group an actor's memory."""
+    return [each for each in callbacks if not isinstance(each, kinds)]
 
 
 class _InPlace(ControllerCallback):

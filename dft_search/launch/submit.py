@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dft_search.config import InfrastructureError, Interrupted, Problem, RequestError, apply_overrides, load_document
-from dft_search.launch.packing import STUDY_FILE, pack
+from dft_search.launch.packing import STUDY_FILE, mebibytes, pack, size_of
 
 
 def submit(
@@ -54,7 +54,7 @@ def submit(
         runtime_env: dict[str, Any] = {"working_dir": folder}
         if checkout := _checkout():
             runtime_env["py_modules"] = [str(checkout)]
-            _say(f"travels: the package, from {checkout}")
+            _say(f"travels: {mebibytes(size_of(checkout))} the package  from {checkout}")
         cluster = _Cluster(address)
         job = cluster.ask("submit_job", entrypoint=shlex.join(command), runtime_env=runtime_env)
     _say(f"Submitted job {job} to {cluster.name}")

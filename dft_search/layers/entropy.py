@@ -24,6 +24,11 @@ def token_entropies(model: nn.Module, states: Tensor, *, normed: bool) -> Tensor
 
     Returns:
         [N] in nats, float32, or float64 for float64 states.
+
+    Paper: DFT entropy by layer (figures 2 and 3)
+    Test: tests/layers/test_entropy.py::test_every_token_of_every_layer_is_the_direct_one
+    Default: target-language queries, natural logarithm, final norm before the head
+    Open: the paper gives no formula, data or token set; shown with and without BOS, over all tokens and the last
     """
     weight, softcap = structure.head(model).weight, structure.logit_softcap(model)
     norm = structure.final_norm(model) if normed else nn.Identity()

@@ -44,6 +44,11 @@ def map_states(models: Mapping[str, Readings], layers: Sequence[int]) -> dict[st
     Returns:
         {models, layers: [{layer, accuracy: {model: x}, pca: {share: [x, y], MODEL: {LANGUAGE: [[x, y]]}},
         tsne: {...}}]}; accuracy is that of retrieval over all rows, tsne is None for fewer than three rows.
+
+    Paper: DFT figure 4 (t-SNE of both languages, before and after training)
+    Test: tests/layers/test_map.py::test_all_models_are_on_the_same_axes
+    Default: training rows, mean over the query
+    Open: the paper's layer is not named; several are drawn
     """
     drawn = min(MOST_ROWS, len(next(iter(models.values()))["target"].pooled))
     accuracy = {

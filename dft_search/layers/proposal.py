@@ -41,6 +41,11 @@ def find_drops(profile: Sequence[float] | np.ndarray) -> Drops:
 
     Args:
         profile: H_0 .. H_L, L >= 1.
+
+    Paper: DFT entropy: layers i and j at its two drops
+    Test: tests/layers/test_proposal.py::test_known_profiles
+    Default: a drop is 5 % of the profile's range
+    Open: the paper gives no rule; this one is ours
     """
     entropy = np.asarray(profile, dtype=np.float64)
     last = len(entropy) - 1

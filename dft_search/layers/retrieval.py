@@ -37,6 +37,11 @@ def retrieve(target: Tensor, english: Tensor) -> Retrieval:
     """Compare the pooled states of both languages, both [R, L + 1, D], R >= 2, in the order of the rows.
 
     A prompt that is as near to several counts as found when its own is among them, one over their number.
+
+    Paper: mid-align, translation retrieval by layer
+    Test: tests/layers/test_retrieval.py::test_a_known_direction_and_similarity
+    Default: cosine of states pooled by mean over the query
+    Open: the paper's ratio margin is not used
     """
     rows, layers = target.shape[:2]
     found = np.empty((2, rows, layers))

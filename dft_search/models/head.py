@@ -24,13 +24,12 @@ GROUP_CHUNKS = 8
 
 
 class Joint(Protocol):
-    """A loss of groups of token losses, such as of two answers: its slope is known when all of a group are.
+    """A loss of groups of token losses, such as of two answers: its slope is known when all of a group are."""
 
-    Attributes:
-        ends: row after each group's last one, ascending. Groups are the first rows, one after the other, each attached.
-    """
-
-    ends: Sequence[int]
+    @property
+    def ends(self) -> Sequence[int]:
+        """Row after each group's last one, ascending. Groups are the first rows, one after the other, each attached."""
+        ...
 
     def __call__(self, rows: slice, losses: Tensor) -> tuple[Tensor, Tensor]:
         """Of some whole groups: their loss, and its slopes by their ``losses`` [C]."""

@@ -64,6 +64,11 @@ def alignment_term(options: AlignmentOptions, *, layer: int) -> ContrastTerm:
     """- log (exp(cos(t_b, e_b) / tau) / sum_a exp(cos(t_b, e_a) / tau)), both queries' states t and e at ``layer``.
 
     Both sides end at ``layer``: no block above it reads the English prompt for this term.
+
+    Paper: mid-align, alignment loss
+    Test: tests/objectives/test_alignment.py::test_every_option
+    Default: layer 16, temperature 0.1, target to English, mean over the query
+    Open: the authors read bare sentences, we the query within its prompt (`span`)
     """
     span, skip, pooling = options.span, options.skip_bos, options.pooling
 

@@ -28,6 +28,12 @@ def info_nce(english: Tensor, target: Tensor, *, temperature: float, symmetric: 
 
     Returns:
         [R]. A row without any other one has nothing to be told apart from: 0.
+
+    Paper: mid-align, InfoNCE with negatives of a batch
+    Test: tests/objectives/test_alignment.py::test_every_option;
+        tests/objectives/test_sharded.py::test_gathered_negatives_are_those_of_one_process
+    Default: negatives of the own micro-batch, one direction
+    Open: `negatives: gathered` and `symmetric` are ours
     """
     english, target = F.normalize(english, dim=-1), F.normalize(target, dim=-1)
     candidates, first = torch.cat([english, target], -1) if symmetric else english, 0

@@ -36,6 +36,15 @@ def conversion_term(options: ConversionOptions, *, layer: int, reading: Reading,
 
     logits: - log P(x_en | x_tgt; theta_1:i, W_out).
     feature: 1 - cos(h_i of the English prompt, h_i of the target prompt).
+
+    Paper: DFT eq 4 (conversion, logits)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: layer 2, teacher-forced, final norm before the head, head not trained by it
+    Open: which positions predict (`reading`), what the English query is (`text`), the inner norm (`inner_norm`)
+    Paper: DFT eq 5 (conversion, feature)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: mean over the query, without BOS, both sides trained
+    Open: which states (`span`, `skip_bos`), how they are pooled (`pooling`), a stop-gradient (`stop_gradient_english`)
     """
     if options.supervision == "feature":
         return _feature_term(options, layer)

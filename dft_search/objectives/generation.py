@@ -26,6 +26,11 @@ class GenerationOptions(Options):
         languages: whose answers are predicted after prompts of the same language: ``target``, ``english``, or both. The
             English part is a term of its own (``generation_english``), with its own mean.
         reduction: the mean over all tokens, or the mean over rows of each answer's sum (``sum``).
+
+    Paper: CLO, NLL on the target language alone or on both
+    Test: tests/objectives/test_preference.py::test_every_option
+    Default: the target language, mean over tokens
+    Open: the reduction (`reduction`)
     """
 
     languages: Annotated[list[Language], Field(min_length=1), AfterValidator(_distinct)] = ["target"]
@@ -44,7 +49,16 @@ class GenerationOptions(Options):
 def generation_term(
     language: Language, num_layers: int, *, name: str = GENERATION, weight: float = 1.0, by_row: bool = False
 ) -> TokenTerm:
-    """- log P(answer | prompt), both in ``language``, all layers."""
+    """- log P(answer | prompt), both in ``language``, all layers.
+
+    Paper: DFT eq 1 (SFT)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: mean over all tokens of the batch
+    Paper: DFT eq 2 (TFT)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: mean over all tokens of the batch
+    Open: the paper writes a sum over rows; a mean over tokens is what its base code computes
+    """
 
     def read(row: EncodedRow, has_bos: bool) -> TokenRead:
         return after_prompt(row, f"{language}_prompt", f"{language}_answer")

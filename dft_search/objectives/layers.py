@@ -30,6 +30,12 @@ def resolve_layer(layer: int | str, num_layers: int) -> int:
 
 
 def paper_layers(num_layers: int) -> tuple[int, int]:
-    """The DFT paper's layers of conversion and thinking, at the same share of a model's depth."""
+    """The DFT paper's layers of conversion and thinking, at the same share of a model's depth.
+
+    Paper: DFT entropy: layers 2 and 15 of LLaMA-2-7B
+    Test: tests/objectives/test_options.py::test_the_papers_layers_keep_their_share_of_depth
+    Default: the same share of another model's depth
+    Open: the paper names none for Gemma-2-2B
+    """
     low, high = (max(1, round(layer / PAPER_DEPTH * num_layers)) for layer in PAPER_LAYERS)
     return low, max(high, low + 1)

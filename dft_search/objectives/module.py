@@ -27,6 +27,12 @@ class ObjectiveModule(nn.Module):
 
     Raises:
         RequestError: the model's family is not supported.
+
+    Paper: DFT eq 8 (generation + conversion + thinking)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes;
+        tests/objectives/test_sharded.py::test_two_ranks_compute_what_one_does
+    Default: each term its mean over the labels (or rows) of the global batch, factors 1.0
+    Open: the reduction; whether both supervisions are of one kind (each is set by itself)
     """
 
     def __init__(self, model: nn.Module, objective: Objective):

@@ -22,11 +22,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A method of an installed package; ``origin`` names the package with its version."""
+    """A method of an installed package; ``origin`` names the package with its version, ``package`` without."""
 
     name: str
     method: Method
     origin: str
+    package: str | None = None
 
 
 def load_plugins(taken: Collection[str]) -> tuple[Plugin, ...]:
@@ -52,7 +53,7 @@ def load_plugins(taken: Collection[str]) -> tuple[Plugin, ...]:
         else:
             method = _imported(entry)
             if isinstance(method, Method):
-                found[entry.name] = Plugin(entry.name, method, origin)
+                found[entry.name] = Plugin(entry.name, method, origin, entry.dist.name if entry.dist else None)
             else:
                 problems.append(Problem(f"{said}: {method}", expected="a dft_search.objectives.methods.Method"))
     if problems:

@@ -83,7 +83,14 @@ def read_pairs(row: EncodedRow, has_bos: bool) -> Sequence[Pair]:
 
 @dataclass(frozen=True)
 class PreferenceTerm(PairTerm):
-    """The term of ``options``."""
+    """The term of ``options``.
+
+    Paper: CLO, contrastive loss over both records of a row (DPO terms)
+    Test: tests/objectives/test_preference.py::test_every_option
+    Default: beta 0.1, balance 0.5, the mean of both records, base log-probabilities of the untrained model
+    Open: beta, balance and reduction are not told (`beta`, `balance`, `reduction`); sums favour the shorter language
+        (`length_normalised`); KTO- and SimPO-like forms (`variant`)
+    """
 
     options: PreferenceOptions
 

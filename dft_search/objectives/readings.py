@@ -31,6 +31,11 @@ def beside(path: Path, places: Sequence[int], labels: Sequence[int], reading: Re
         places: positions of target tokens on the path, ascending.
         labels: English tokens.
         reading: ``position_wise`` reads the state before a place, ``aligned`` the state at it.
+
+    Paper: DFT eq 4 and 6, position by position
+    Test: tests/objectives/test_batch.py::test_dropped_english_tokens_are_counted
+    Default: off (`reading: teacher_forced`)
+    Open: the paper's prose allows `position_wise` and `aligned`, its formulas are those of `teacher_forced`
     """
     back = 1 if reading == "position_wise" else 0
     pairs = [(place - back, label) for place, label in zip(places, labels, strict=False) if place >= back]

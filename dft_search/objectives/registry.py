@@ -33,6 +33,11 @@ def all_methods() -> dict[str, Method]:
     return BUILT_IN | {plugin.name: plugin.method for plugin in load_plugins(BUILT_IN)}
 
 
+def package_of(name: str) -> str | None:
+    """The installed package that a method comes from; None for a built-in one."""
+    return next((plugin.package for plugin in load_plugins(BUILT_IN) if plugin.name == name), None)
+
+
 def find_method(name: str) -> Method:
     """The method called ``name``. KeyError for an unknown name."""
     return all_methods()[name]

@@ -22,6 +22,11 @@ class SupervisionOptions(TermOptions):
         span: which states (feature).
         skip_bos: leave the BOS out of the span (feature).
         stop_gradient_english: the English state is a constant of this term (feature).
+
+    Paper: DFT eq 3 (deep supervision with a factor alpha)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: `weight` 1.0 of each supervision
+    Open: eq 8 has no factors; `weight` is searched
     """
 
     supervision: Literal["logits", "feature", "none"] = "logits"

@@ -36,6 +36,15 @@ def thinking_term(options: ThinkingOptions, *, layer: int, num_layers: int, read
 
     logits: - log P(y_en | x_tgt; theta_1:j, W_out).
     feature: 1 - cos(h_L of the English prompt, h_j of the target prompt).
+
+    Paper: DFT eq 6 (thinking, logits)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: layer 15, teacher-forced, final norm before the head, head trained by it
+    Open: which positions predict (`reading`), whether the head is trained (`detach_head`)
+    Paper: DFT eq 7 (thinking, feature)
+    Test: tests/objectives/test_compute.py::test_against_plain_forward_passes
+    Default: mean over the query, the English top state after the final norm, the inner one before it
+    Open: the norm over the states (`top_state`), pooling and span as of eq 5
     """
     if options.supervision == "feature":
         return _feature_term(options, layer, num_layers)

@@ -36,6 +36,12 @@ def turn_of(objective: Objective, step: int, number: int, micro_batches: int) ->
         step: optimizer step, from 0.
         number: of the micro-batch in its step, over all ranks.
         micro_batches: of a step, over all ranks, those without rows not counted.
+
+    Paper: mid-align, turns of task and alignment
+    Test: tests/training/test_alignment.py::test_turns_by_micro_batch;
+        tests/training/test_alignment.py::test_turns_by_optimizer_step
+    Default: every other micro-batch (`schedule: microbatch`)
+    Open: `optimizer_step` and `joint` are ours
     """
     names = frozenset(objective.term_names)
     schedule = objective.alignment.schedule if ALIGNMENT in names else "joint"

@@ -125,6 +125,7 @@ def compare_arms(
     }
     shown = {name: _shown(comparisons.get(name), adjusted.get(name)) for name in arms}
     primary = comparisons.get(baseline) if baseline else None
+    equal = {"flops": "tft"} if (about.get("contest") or {}).get("equal_flops") else EQUAL
     placebos, contest = about.get("placebos") or {}, about.get("contest")
     leads = leads_over_tft(tested, placebos, maximize=maximize, clusters=clusters)
     kept = _english(arms, champion, baseline, english or {})
@@ -134,7 +135,7 @@ def compare_arms(
         "baseline": baseline,
         "points": scale.points,
         "candidates": among,
-        "equal": {kind: {"arm": name, **shown[name]} for kind, name in EQUAL.items() if name in comparisons},
+        "equal": {kind: {"arm": name, **shown[name]} for kind, name in equal.items() if name in comparisons},
         "english": kept,
         "seal": about.get("seal"),
     }

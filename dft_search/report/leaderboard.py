@@ -81,7 +81,7 @@ def _row(
         _number(row["rank"], str(row["rank"] or "")),
         _number(row["trial"], str(row["trial"])),
         f'<th scope="row">{escape(row["label"])}{_message(row)}</th>',
-        *([f"<td>{escape(method_label(row['method']))}</td>"] if several else []),
+        *([f'<td class="end">{escape(method_label(row["method"]))}</td>'] if several else []),
         _score(dev["score"], score if ranked or dev["score"] is None else f"({score})", bar),
         f'<td class="end {row["outcome"]}">{escape(row["outcome"].replace("_", " "))}</td>',
         _number(row["fraction"], f"{100 * row['fraction']:.0f} %"),

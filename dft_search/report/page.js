@@ -63,7 +63,8 @@ for (const picker of document.querySelectorAll(".picker")) {
     [...lines.values()].filter((one) => one !== line).at(-1)?.after(line);
     const score = row.dev.score === null ? "no score" : `dev ${short(row.dev.score)}`;
     const rank = row.rank === null ? "" : `, number ${row.rank}`;
-    const values = Object.entries(row.params).map(([name, value]) => `${name.replace(/^objective\.|^training\./, "")} ${short(value)}`);
+    const used = Object.entries(row.params).filter(([name]) => !row.unused.includes(name));
+    const values = used.map(([name, value]) => `${name.replace(/^objective\.|^training\./, "")} ${short(value)}`);
     said.textContent = `Trial ${trial}: ${row.outcome.replaceAll("_", " ")}, ${score}${rank}. ${values.join(", ")}.`;
   };
   select.addEventListener("change", () => show(select.value));

@@ -101,13 +101,13 @@ def pareto(report: Mapping[str, Any]) -> str:
 
 
 def layers(report: Mapping[str, Any]) -> str:
-    """The map of tried pairs, and the smoothed one or why there is none."""
+    """The map of tried pairs, the smoothed one or why there is none, and the layers of other terms."""
     tried, smooth = layer_map(report), smooth_map(report)
-    drawn = figures_html([tried, smooth, *other_layers(report)], "No completed trial to place.")
-    if tried is None or smooth is not None:
-        return drawn
-    reason = report["layer_map"]["surface"]["reason"]
-    return f'{drawn}<p class="note">No smooth surface is drawn: {prose(reason)}.</p>'
+    drawn, others = figures_html([tried, smooth], "No completed trial to place."), other_layers(report)
+    if tried is not None and smooth is None:
+        reason = report["layer_map"]["surface"]["reason"]
+        drawn += f'<p class="note">No smooth surface is drawn: {prose(reason)}.</p>'
+    return drawn + (figures_html(others, "") if others else "")
 
 
 def entropy(report: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from dft_search.objectives.registry import all_methods
 from dft_search.report.collect import ScoreView, StudyView, TrialView
 from dft_search.report.statistics import mean_and_deviation
-from dft_search.report.wording import describe_term, listed
+from dft_search.report.wording import describe_term, english_answers, listed
 
 PAIR = ("conversion", "thinking")
 KINDS = ("none", "logits", "feature")
@@ -41,9 +41,11 @@ def supervision_table(view: StudyView) -> dict[str, Any]:
 
 
 def combination(trial: TrialView) -> tuple[str, str, str, tuple[str, ...]]:
-    """(method, conversion, thinking, names of other terms) of a trial; what is off is ``none``."""
+    """(method, conversion, thinking, other terms) of a trial; what is off is ``none``. Other terms are told by their
+    names, and in words where generation is another one than the method's own."""
     conversion, thinking = (str(trial.terms.get(name, {}).get("supervision", "none")) for name in PAIR)
-    return trial.method, conversion, thinking, tuple(name for name in trial.terms if name not in PAIR)
+    others = [name for name in trial.terms if name not in PAIR] + english_answers(trial.objective)
+    return trial.method, conversion, thinking, tuple(others)
 
 
 def _columns(view: StudyView) -> list[str]:
@@ -99,7 +101,7 @@ def _row(trial: TrialView, cells: Mapping[str, Any], *, arm: str | None, trials:
         "method": method,
         "conversion": conversion,
         "thinking": thinking,
-        "others": listed([describe_term(name, trial.terms[name]) for name in others]),
+        "others": listed([describe_term(name, trial.terms.get(name, {})) for name in others]),
         "layers": layers,
         "arm": arm,
         "trial": None if arm else trial.number,

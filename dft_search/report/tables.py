@@ -173,9 +173,9 @@ def paper_html(report: Mapping[str, Any]) -> str:
         rows.append(f'<tr><th scope="row">{escape(method_label(row["method"]))}</th>{terms}{cells}{end}</tr>')
     caption = (
         f"Above, the numbers of the {found['source']}; below them ours of the same method on the same task, all times "
-        "100. The paper's are single runs without errors, over all items; ours are over the items of one part, with the "
-        "deviation between seeds on test or the standard error over items on dev. How the paper asked and scored is "
-        f"known in part only. Our tasks: {listed(list(found['tasks'].values()))}."
+        "100. The paper's are single runs without errors, over all items; ours are over the items of one part, with "
+        "the deviation between seeds on test or the standard error over items on dev. How the paper asked and scored "
+        f"is known in part only. Our tasks: {listed(list(found['tasks'].values()))}."
     )
     table = (
         f'<table class="supervision"><caption class="unseen">The paper\'s numbers beside ours</caption>'

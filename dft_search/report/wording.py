@@ -91,9 +91,10 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
         return name
     on = {term: objective.get(term) or {"supervision": "none"} for term in method.reads}
     on = {term: told for term, told in on.items() if term in method.always or told.get("supervision") != "none"}
-    english = _english_answers(objective)
+    english = english_answers(objective)
     if not on:
-        return ", ".join([f"plain {method_label(method.reduces_to.get((), name))}", *english])
+        plain = "" if method.makes_rows else "plain "
+        return ", ".join([f"{plain}{method_label(method.reduces_to.get((), name))}", *english])
     own = [f"at layer {on[term]['layer']}" for term in method.always if "layer" in on[term]]
     terms = [describe_term(term, told) for term, told in on.items() if term not in method.always]
     if method.reduces_to:  # nothing but its terms
@@ -101,7 +102,7 @@ def describe_objective(objective: Mapping[str, Any]) -> str:
     return ", ".join([f"{method.label} {listed(own)}".strip(), *terms, *english])
 
 
-def _english_answers(objective: Mapping[str, Any]) -> list[str]:
+def english_answers(objective: Mapping[str, Any]) -> list[str]:
     """What is to be said of generation in English, where that is not what the method is about."""
     languages = (objective.get("generation") or {}).get("languages", [])
     return [] if "english" not in languages else ["English answers too" if "target" in languages else "English answers"]

@@ -33,6 +33,7 @@ from dft_search.training.places import is_remote, normal, open_place
 from dft_search.training.recipe import Recipe, check_recipe
 
 CONVERSION, THINKING = "objective.conversion", "objective.thinking"
+LANGUAGES = "objective.generation.languages"
 ENTROPY = "entropy"
 MAX_GRID = 10_000
 MAX_EACH = 128  # recipes that one confirmation compares
@@ -147,6 +148,8 @@ class Definition:
                 continue
             if key in self.space.by_key or self.recipe.objective.sections[other].on:
                 none[key] = "none"
+        if LANGUAGES in self.space.by_key:
+            none[LANGUAGES] = ["target"]
         if name == "sft":
             return {"objective.method": "sft", **none}
         if "objective.method" in self.space.by_key or self.recipe.objective.method not in ("dft", "tft"):
@@ -160,6 +163,10 @@ class Definition:
         if name == ENTROPY:
             layers = self._nearest_layers(self.proposed or (low, high))
         return {**none, f"{CONVERSION}.supervision": "logits", f"{THINKING}.supervision": "logits", **layers}
+
+    def loss_of(self, name: str) -> dict[str, Any]:
+        """The canonical objective of ``objective_of``: a recipe with another one is another method, or a mixture."""
+        return self.recipe_for(self.objective_of(name)).objective.canonical()
 
     def _nearest_layers(self, wanted: tuple[int, int]) -> dict[str, Value]:
         """The layers of the space, or of the template where it has none, that are nearest to i and j."""

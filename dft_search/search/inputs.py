@@ -44,7 +44,8 @@ class StudyInputs:
 
 def training_input(recipe: Recipe, rows: Rows) -> DataInput:
     """The rows of a recipe under names that are no paths of this machine."""
-    files = portable(recipe)[0].data.train.files
+    moved = portable(recipe)[0].data.train
+    files = moved.files
     named = [_described(entry) for entry in files]
     is_hub = len(files) == 1 and isinstance(files[0], HubSet) and "://" not in files[0].hub
     more = f" and {len(named) - 1} more" if len(named) > 1 else ""
@@ -52,7 +53,7 @@ def training_input(recipe: Recipe, rows: Rows) -> DataInput:
     used = {name: getattr(train, name) for name in ("english", "english_rows") if name not in unused}
     used |= {"mixture": train.mixture} if train.mixture is not None else {}
     used |= {"rows": train.rows} if train.rows is not None else {}
-    used |= {"transfer": train.transfer.model_dump(mode="json", exclude_none=True)} if recipe.needs.made else {}
+    used |= {"transfer": moved.transfer.model_dump(mode="json", exclude_none=True)} if recipe.needs.made else {}
     profile = {"num_rows": len(rows.rows), **({"dropped": rows.dropped} if rows.dropped else {})}
     return DataInput(
         _short(named[0]["uri"]) + more,

@@ -19,8 +19,10 @@ from dft_search.training.places import is_remote, join, names, normal, read_byte
 MIRROR_SECONDS = 10.0  # between two looks at what has changed
 HOLDER = "holder.json"
 _TRIAL_FILES = ("trial.json", "recipe.yaml", "reports.jsonl", "items.json", "items_test.json", "test_scores.json")
-_STUDY_FILES = ("study.yaml", "study.json", "layers.json", "items.json", "seal.json", "confirmation.json")
-_STUDY_FILES += ("report.json", "report.html")
+_STUDY_FILES = (
+    *("study.yaml", "study.json", "layers.json", "items.json", "seal.json", "confirmation.json"),
+    *("report.json", "report.html"),
+)
 
 
 class Mirror:

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from dft_search.config.files import write_json, write_text
@@ -285,10 +286,10 @@ class StudySession:
 
         Those of a trial that was stopped here are removed by its workers, which may still be writing them.
         """
-        kept = self._worth_keeping()
+        kept = self._worth_keeping() | self.leaving | self.tidied
         for record in self.records.values():
             over = record.outcome != RUNNING and TABLE[Outcome(record.outcome)].final
-            if over and record.trial not in kept | self.leaving | self.tidied:
+            if over and record.trial not in kept:
                 remove(self.folder.checkpoints(record.trial, self.options.storage))
                 self.tidied.add(record.trial)
 
@@ -298,8 +299,8 @@ class StudySession:
         ranked, confirm = self.ranked(), self.options.confirm
         if confirm.contested:
             return {record.trial for record in best_of_each(ranked, confirm.contested).values()}
-        own = [record for record in ranked if self.definition.recipe_for(record.params).method not in confirm.arms]
-        return {record.trial for record in [*ranked[: confirm.top], *own[: confirm.top]]}
+        own = (record for record in ranked if self.definition.recipe_for(record.params).method not in confirm.arms)
+        return {record.trial for record in [*ranked[: confirm.top], *islice(own, confirm.top)]}
 
     def best(self) -> TrialRecord | None:
         """The completed search trial with the best value, of those that keep the constraints if any does."""

@@ -13,10 +13,11 @@ LEAST = 8  # words that repetition takes at least
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Text of an answer, and whether the model came to an end by itself."""
+    """Text of an answer, whether the model came to an end by itself, and its translation, where one was asked for."""
 
     text: str
     ended: bool
+    target: str = ""
 
 
 @lru_cache(maxsize=1 << 17)  # the same answers are looked at for every trial of a study

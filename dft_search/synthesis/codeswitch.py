@@ -14,6 +14,11 @@ def switch_words(text: str, translations: Mapping[str, str], share: float, *part
         translations: by ``words.key``, in the other language.
         share: of the known words, in [0, 1].
         parts: what the draw of the words depends on.
+
+    Paper: SDRRL, code-switching
+    Test: tests/synthesis/test_lexicon.py::test_switching_takes_a_share_and_the_longest_words
+    Default: see `codeswitch` of `data.train.transfer`
+    Open: the authors' tool and rate are not known; a lexicon from a file, or learned from the rows (`lexicon`)
     """
     places = list(known_words(text, translations)) if share > 0 else []
     count = max(1, round(share * len(places))) if places else 0

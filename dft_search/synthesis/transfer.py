@@ -69,9 +69,6 @@ def make_transfer(
 ) -> Transfer:
     """Make the transfer set. A pure function of its arguments and the files that the options name.
 
-    Paper: Zhang et al. 2024 (arXiv 2402.12204): self-distillation in four pairings of languages, code-switching,
-    translation and completion. Shares and rates are ours (``data/transfer.py``).
-
     Args:
         rows: parallel rows.
         options: which kinds, how many.
@@ -80,6 +77,12 @@ def make_transfer(
 
     Raises:
         RequestError: a file that the options name is wrong, or no row is left.
+
+    Paper: SDRRL, transfer set (Zhang et al. 2024): four pairings of languages, code-switching, translation, completion
+    Test: tests/synthesis/test_transfer.py::test_presets_select_kinds_in_their_shares;
+        tests/synthesis/test_transfer.py::test_pairings_hold_question_and_answer_of_their_languages
+    Default: preset `sdrrl_paper`
+    Open: shares and rates of all kinds are ours (`data.train.transfer`)
     """
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
@@ -110,18 +113,21 @@ def _pairs(
     dropped: Counter[str],
 ) -> list[_Pair]:
     """The answers of every row: the teacher's and their translation, else its own in both languages."""
-    translated = {} if options.answers_target == ALIGNED else _read_answers(options.answers_target)
+    given = options.answers_target
+    translated = _read_answers(given) if isinstance(given, str) and given != ALIGNED else {}
     teacher = options.teacher if options.teacher in TEACHERS else _name(options.teacher)
-    mt = ALIGNED if options.answers_target == ALIGNED else _name(options.answers_target)
+    mt = _name(given) if isinstance(given, str) else _name(given.translator)
     pairs = []
     for row in rows:
         own = _Pair(row, row.en_output, row.tgt_output, "", ALIGNED)
         if answers is None or not options.needs_answers:
-            pairs.append(own)
+            known = translated.get(row.id, "").strip()
+            pairs.append(replace(own, target=known, mt=mt) if known else own)
             continue
         answer = answers.get(question(row), Answer("", False))
         reason = unusable(answer)
-        target = row.tgt_output if options.answers_target == ALIGNED else translated.get(row.id, "")
+        target = answer.target if options.translator else translated.get(row.id, "")
+        target = row.tgt_output if given == ALIGNED else target
         reason = reason or (None if target.strip() else "no_translation")
         if reason is None:
             counts["answers_of_teacher"] += 1

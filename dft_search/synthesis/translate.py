@@ -114,6 +114,25 @@ def translate_file(
     }
 
 
+def translate_texts(
+    texts: Sequence[str], translate: Callable[[Sequence[str]], list[tuple[str, bool]]]
+) -> list[str | None]:
+    """Translations of whole texts, None where the model did not come to an end.
+
+    Args:
+        texts: cut into lines and groups of sentences for the model.
+        translate: what gives pieces their translations, such as ``Translator.translate``.
+    """
+    lines = [cut(text) for text in texts]
+    pieces = sorted(
+        {piece for text in lines for line in text for piece in line.pieces}, key=lambda one: (len(one), one)
+    )
+    found = dict(zip(pieces, translate(pieces) if pieces else [], strict=True))
+    words = {piece: text for piece, (text, _) in found.items()}
+    whole = [all(found[piece][1] for line in text for piece in line.pieces) for text in lines]
+    return [join(text, words) if done else None for text, done in zip(lines, whole, strict=True)]
+
+
 def _read(path: str, fields: Mapping[str, str]) -> Work:
     reader = open_side(path, "en", key="ENGLISH", fields=fields)
     ids, texts = [], []

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from dft_search.config import Interrupted, Problem, RequestError, expand_path
 from dft_search.data.encode import Encoded
+from dft_search.data.order import RowOrder
 from dft_search.training import base, checkpoints
 from dft_search.training.micro import OutOfMemory, is_out_of_memory, micro_batch_rows
 from dft_search.training.places import join, remove
@@ -80,12 +81,26 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
     try:
         teacher = Teacher(recipe, workspace, session, reporter, place=place, folder=run.folder)
         answers = teacher.answers() if recipe.needs.made else None
+        data = workspace.encoded(recipe, answers)
+        built = workspace.build(recipe, session, run.seed)
+        reference = workspace.reference(
+            recipe,
+            place,
+            data,
+            base_fingerprint(recipe, built),
+            session,
+            lambda: reporter.stop_requested(0),
+            wanted=None if run.steps_limit is None else rows_of(recipe, run, len(data)),
+        )
     except Interrupted:
         return RunEnd("interrupted", 0, 0.0)
-    data = workspace.encoded(recipe, answers)
-    built = workspace.build(recipe, session, run.seed)
-    reference = workspace.reference(recipe, place, data, base_fingerprint(recipe, built), session)
     return _Progress(recipe, run, reporter, session, data, built, reference).go()
+
+
+def rows_of(recipe: Recipe, run: Run, size: int) -> list[int]:
+    """Numbers of the rows that a run of few steps reads, ascending."""
+    order = RowOrder(size, recipe.training.batch_rows, derive(run.seed, "order"))
+    return sorted({row for step in range(run.steps_limit or 0) for row in order.batch(step)})
 
 
 def score_untrained(recipe: Recipe, run: Run, reporter: Reporter, session: Session, workspace: Workspace) -> None:

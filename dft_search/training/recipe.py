@@ -28,7 +28,7 @@ from dft_search.objectives.check import check_objective
 from dft_search.objectives.options import Objective
 from dft_search.training.options import LayersChoice, TrainingOptions
 
-TEACHER_KEY = "recipe.data.train.transfer.teacher"
+TRANSFER_KEY = "recipe.data.train.transfer"
 
 
 class Recipe(Options):
@@ -170,13 +170,24 @@ def check_recipe(recipe: Recipe) -> list[Problem]:
 
 
 def _teacher_problems(recipe: Recipe) -> list[Problem]:
-    """What is wrong with a teacher that is a model of its own."""
-    teacher = recipe.data.train.transfer.teacher
-    if not recipe.needs.made or teacher in TEACHERS:
-        return []
-    try:
-        layer_count(recipe.model.model_copy(update={"path": teacher, "revision": None}))
-    except RequestError as error:
-        expected = "sft, base, or a model"
-        return [replace(problem, key=TEACHER_KEY, expected=expected) for problem in error.problems]
-    return []
+    """What is wrong with a teacher that is a model of its own, and with a translator."""
+    options = recipe.data.train.transfer
+    problems: list[Problem] = []
+    if not recipe.needs.made:
+        return problems
+    if options.teacher not in TEACHERS:
+        try:
+            layer_count(recipe.model.model_copy(update={"path": options.teacher, "revision": None}))
+        except RequestError as error:
+            key, expected = f"{TRANSFER_KEY}.teacher", "sft, base, or a model"
+            problems += [replace(problem, key=key, expected=expected) for problem in error.problems]
+    if (choice := options.translator) is not None:
+        from dft_search.synthesis.translator import TranslatorOptions, check_translator
+
+        model, language = expand_path(choice.translator), recipe.data.target_language
+        try:
+            check_translator(TranslatorOptions(model, language, choice.beams, choice.revision))
+        except RequestError as error:
+            key = f"{TRANSFER_KEY}.answers_target.translator"
+            problems += [replace(problem, key=key) for problem in error.problems]
+    return problems

@@ -4,14 +4,15 @@ Rows are read in parts of fixed size and in passes of fixed size, so that a valu
 nor on who computes it. Where parts are kept, and how processes share the work, is ``kept.py``'s.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from dft_search.config import Interrupted
 from dft_search.data.encode import Encoded
 from dft_search.models import structure
 from dft_search.models.live import LiveModel, Steps
@@ -27,22 +28,27 @@ from dft_search.training.together import together
 KIND = "reference"
 LAYOUT = 1  # of a part; another one is another file
 PART_ROWS = 128  # rows that a process computes at a time, and that it loses when it is killed
-PASS_ROWS = 16  # of a forward pass
+PASS_ROWS = 16  # of a forward pass; parts hold whole passes
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the base says of all rows: by term, tensors over all rows and where each row ends in them."""
+    """What the base says of rows: by term, tensors over all of them and where each row ends in them.
+
+    ``places`` are those of the rows by number, where there are not all rows of the data.
+    """
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     ends: Mapping[str, Sequence[int]]
+    places: Mapping[int, int] | None = None
 
     def row(self, number: int) -> BaseRow:
         """Of one row, for ``collate``."""
+        place = number if self.places is None else self.places[number]
         found = {}
         for term, tensors in self.tensors.items():
             ends = self.ends[term]
-            rows = slice(ends[number - 1] if number else 0, ends[number])
+            rows = slice(ends[place - 1] if place else 0, ends[place])
             found[term] = {name: tensor[rows] for name, tensor in tensors.items()}
         return found
 
@@ -55,6 +61,8 @@ def read_reference(
     data: Encoded,
     facts: Mapping[str, Any],
     session: Session,
+    stop: Callable[[], bool],
+    wanted: Sequence[int] | None = None,
 ) -> Reference | None:
     """What the base says of ``data`` to the terms of ``objective``; None where no term asks. Collective.
 
@@ -66,22 +74,32 @@ def read_reference(
         data: all rows.
         facts: what identifies the base's weights and the type that it computes in.
         session: the ranks that share the model.
+        stop: whether to stop, as rank 0 has it; asked before each part.
+        wanted: numbers of the rows that will be read, ascending; None: all. They are computed in the passes that they
+            have among all rows, so that each has the same bits.
 
     Raises:
+        Interrupted: it was to stop; the finished parts are kept.
         InfrastructureError: see ``make_once``.
     """
     terms = [term for term in module.terms if uses_base(term)]
     if not terms:
         return None
+    numbers = None
+    if wanted is not None:
+        passes = sorted({number // PASS_ROWS for number in wanted})
+        numbers = [n for one in passes for n in range(len(data))[one * PASS_ROWS : (one + 1) * PASS_ROWS]]
+        rows = [data[number] for number in numbers]
+        data = replace(data, rows=rows, fingerprint=f"{data.fingerprint} {','.join(map(str, passes))}")
     parts = -(-len(data) // PART_ROWS)
     tensors, ends = {}, {}
     for term in terms:
         about = {**facts, **asked_of(term), "rows": data.fingerprint, "layout": [LAYOUT, PART_ROWS, PASS_ROWS]}
-        maker = _Maker(term, objective, module, live, data, session)
+        maker = _Maker(term, objective, module, live, data, session, stop)
         found = make_once(Kept(place, KIND, about, parts), session, maker.make, load)
         ends[term.name] = torch.cat([part.pop("sizes") for part in found]).cumsum(0).tolist()
         tensors[term.name] = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-    return Reference(tensors, ends)
+    return Reference(tensors, ends, None if numbers is None else {row: place for place, row in enumerate(numbers)})
 
 
 def asked_of(term: Term) -> dict[str, Any]:
@@ -102,12 +120,15 @@ class _Maker:
         live: LiveModel,
         data: Encoded,
         session: Session,
+        stop: Callable[[], bool],
     ):
         self.term, self.objective, self.module, self.live = term, objective, module, live
-        self.data, self.session = data, session
+        self.data, self.session, self.stop = data, session, stop
 
     def make(self, number: int | None) -> bytes | None:
         """Part ``number``, or None. Collective."""
+        if self.session.agree(self.session.rank == 0 and self.stop()):
+            raise Interrupted("stopped while the untrained base was read; what it said so far is kept")
         numbers = range(0) if number is None else range(len(self.data))[number * PART_ROWS : (number + 1) * PART_ROWS]
         rows: list[dict[str, Tensor]] = []
         with self.live.in_step() as steps:

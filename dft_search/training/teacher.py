@@ -15,17 +15,19 @@ from dft_search.data.encode import encode_prompt
 from dft_search.data.options import TrainOptions
 from dft_search.data.rows import read_rows
 from dft_search.data.subset import nested_order
-from dft_search.data.transfer import TEACHERS, TransferOptions
+from dft_search.data.transfer import TEACHERS, TransferOptions, TranslatorChoice
 from dft_search.evaluation.generate import Decoding, Text, generate, group
 from dft_search.evaluation.spread import run as run_spread
 from dft_search.models.live import LiveModel
 from dft_search.models.structure import causal_lm
 from dft_search.synthesis.answers import Answer, unusable
 from dft_search.synthesis.transfer import Question, question
+from dft_search.synthesis.translate import translate_texts
+from dft_search.synthesis.translator import Translator, TranslatorOptions
 from dft_search.training import base
 from dft_search.training.kept import Kept, make_once
 from dft_search.training.options import Length, OptimizerOptions
-from dft_search.training.places import is_remote, join, names, upload
+from dft_search.training.places import is_remote, join, names, remove, upload
 from dft_search.training.recipe import Recipe
 from dft_search.training.reporter import Reporter, SilentReporter
 from dft_search.training.seeds import derive
@@ -54,8 +56,9 @@ class Teacher:
         self, recipe: Recipe, workspace: Workspace, session: Session, reporter: Reporter, *, place: str, folder: str
     ):
         self.recipe, self.workspace, self.session, self.reporter = recipe, workspace, session, reporter
-        self.place, self.folder = place, folder
+        self.place = place
         self.options: TransferOptions = recipe.data.train.transfer
+        self._school = join(folder, "teacher")  # checkpoints of the teacher's own training
         self._live: LiveModel | None = None
 
     def answers(self) -> dict[Question, Answer]:
@@ -71,17 +74,47 @@ class Teacher:
         kept = Kept(self.place, "answers", self._facts(asked), parts, ".json")
 
         def make(number: int | None) -> bytes | None:
-            if self.session.agree(self.session.rank == 0 and self.reporter.stop_requested(0)):
-                raise Interrupted("stopped while the teacher answered; its answers so far are kept")
+            self._look_for_stop()
             self._live = self._live or self._teach()
             mine = [] if number is None else asked[number * PART : (number + 1) * PART]
             found = answer(self._live, mine, self.options.max_new_tokens, self.recipe.data.max_length)
             return None if number is None else json.dumps(found, ensure_ascii=False).encode()
 
         contents = make_once(kept, self.session, make, json.loads)
+        if self.session.rank == 0:
+            remove(self._school)  # large, and no run needs it any more
         answers = [Answer(text, ended) for part in contents for text, ended in part]
         together(self.session, lambda: self._note(kept, answers))
+        if self.options.translator is not None:
+            answers = self._translated(kept, answers, self.options.translator)
         return dict(zip(asked, answers, strict=False))  # fewer answers than questions, where fewer rows are used
+
+    def _look_for_stop(self) -> None:
+        """Between two parts. Collective."""
+        if self.session.agree(self.session.rank == 0 and self.reporter.stop_requested(0)):
+            raise Interrupted("stopped while rows were made; the parts so far are kept")
+
+    def _translated(self, source: Kept, answers: list[Answer], choice: TranslatorChoice) -> list[Answer]:
+        """The answers with their translations: part by part, like the answers. Collective."""
+        language, model = self.recipe.data.target_language, expand_path(choice.translator)
+        options = TranslatorOptions(model, language, choice.beams, choice.revision)
+        told = {"answers": source.folder.rpartition("/")[2], "language": language, "beams": choice.beams}
+        facts = {**told, **_weights(model), "revision": choice.revision}
+        kept = Kept(self.place, "translations", facts, source.parts, ".json")
+        loaded: list[Translator] = []
+
+        def make(number: int | None) -> bytes | None:
+            self._look_for_stop()
+            if number is None:
+                return None
+            if not loaded:
+                loaded.append(Translator(options, str(self.session.device)))
+            mine = answers[number * PART : (number + 1) * PART]
+            texts = [one.text if unusable(one) is None else "" for one in mine]
+            return json.dumps(translate_texts(texts, loaded[0].translate), ensure_ascii=False).encode()
+
+        found = [text for part in make_once(kept, self.session, make, json.loads) for text in part]
+        return [replace(one, target=text or "") for one, text in zip(answers, found, strict=True)]
 
     def _note(self, kept: Kept, answers: Sequence[Answer]) -> None:
         """Rank 0 writes beside the parts, for people, what has become of the questions."""
@@ -149,7 +182,7 @@ class Teacher:
 
         recipe, seed = self._recipe(), derive("teacher")
         if self.options.teacher == "sft":
-            run = Run("teacher", seed, join(self.folder, "teacher"), rungs=[])
+            run = Run("teacher", seed, self._school, rungs=[])
             end = run_training(recipe, run, _Stoppable(self.reporter), self.session, self.workspace)
             if end.outcome == "interrupted":
                 raise Interrupted("stopped while the teacher was trained")
@@ -172,6 +205,11 @@ def answer(live: LiveModel, asked: Sequence[Question], new_tokens: int, max_leng
 
     A prompt of more than ``max_length`` tokens is not answered, since no row with it is trained on, nor one that leaves
     no room among the model's positions.
+
+    Paper: SDRRL, the model's own English answers (self-distillation)
+    Test: tests/training/test_teacher.py::test_a_run_learns_from_its_teacher
+    Default: greedy
+    Open: who answers, the base or the model tuned on English (`teacher`)
     """
     positions = getattr(causal_lm(live.model).config, "max_position_embeddings", None) or max_length + new_tokens
     new_tokens = min(new_tokens, positions // 2)
@@ -201,6 +239,11 @@ def _questions(recipe: Recipe) -> tuple[list[Question], int]:
 
 
 def _model_facts(recipe: Recipe) -> Mapping[str, Any]:
-    folder = Path(expand_path(recipe.model.path))
     told = recipe.model.model_dump(mode="json", exclude={"path"}, exclude_none=True)
-    return told | {"weights": base.fingerprint(str(folder)) if folder.is_dir() else recipe.model.path}
+    return told | _weights(recipe.model.path)
+
+
+def _weights(model: str) -> dict[str, str]:
+    """What identifies a model: what is in its folder, or its name on the hub."""
+    folder = Path(expand_path(model))
+    return {"weights": base.fingerprint(str(folder)) if folder.is_dir() else model}

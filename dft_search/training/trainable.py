@@ -18,6 +18,12 @@ def set_trainable(model: PreTrainedModel, trainable: Trainable, compute: torch.d
 
     Frozen parameters take the type ``compute``. Those that train take at least float32: they are the optimizer's master
     copy, and in one FSDP unit they must be of one type.
+
+    Paper: CLO, attention projections alone
+    Test: tests/training/test_trainable.py::test_what_trains_and_what_a_checkpoint_holds;
+        tests/training/test_trainable.py::test_attention_has_its_biases
+    Default: all parameters; `trainable: attention` is theirs
+    Open: whether biases of q, k and v count (they do here)
     """
     if isinstance(trainable, LoraChoice):
         model.requires_grad_(False)

@@ -5,7 +5,7 @@ weights are then put back in place), and are built again from the kept base weig
 """
 
 import copy
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -117,7 +117,14 @@ class Workspace:
         return built
 
     def reference(
-        self, recipe: Recipe, place: str, data: Encoded, fingerprint: str | None, session: Session
+        self,
+        recipe: Recipe,
+        place: str,
+        data: Encoded,
+        fingerprint: str | None,
+        session: Session,
+        stop: Callable[[], bool],
+        wanted: Sequence[int] | None = None,
     ) -> Reference | None:
         """What the untrained base says of the rows to the recipe's terms, right after ``build``. Collective.
 
@@ -125,15 +132,20 @@ class Workspace:
             place: folder or URL of what a study keeps.
             data: the recipe's rows.
             fingerprint: of the base's weights.
+            stop: whether to stop, as rank 0 has it.
+            wanted: numbers of the rows that will be read, ascending; None: all.
+
+        Raises:
+            Interrupted: it was to stop; the finished parts are kept.
         """
         built, terms = self.latest, recipe.objective.terms(self.latest.model.config.num_hidden_layers)
         asked = tuple(sorted(str(asked_of(term)) for term in terms if uses_base(term)))
         options = recipe.model.model_dump(include={"path", "revision", "dtype"})
         facts = {"base": fingerprint, "model": None if fingerprint else options, "compute": str(built.compute)}
-        key = (place, asked, data.fingerprint, str(facts))
+        key = (place, asked, data.fingerprint, str(facts), None if wanted is None else tuple(wanted))
 
         def read() -> Reference | None:
-            return read_reference(place, recipe.objective, built.module, built.live, data, facts, session)
+            return read_reference(place, recipe.objective, built.module, built.live, data, facts, session, stop, wanted)
 
         return _kept(self._reference, key, read, 1) if asked else None
 

@@ -167,7 +167,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
                     for part in PARTS
                 )
             )
-    out += ["", f"{'ratio':32}{'time':>22}{'wall':>22}{'FLOPs':>8}{'memory':>8}"]
+    if found["ratios"]:
+        out += ["", f"{'ratio':32}{'time':>22}{'wall':>22}{'FLOPs':>8}{'memory':>8}"]
     for name, ratio in found["ratios"].items():
         held = "" if ratio["memory"] is None else f"{ratio['memory']:.2f}"
         out.append(f"{name:32}{_text(ratio['time']):>22}{_text(ratio['wall']):>22}{ratio['flops']:>8.2f}{held:>8}")

@@ -1,5 +1,7 @@
 """What travels with a job: the study file, the files it names under new paths, and nothing that is on the cluster."""
 
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,44 @@ def test_too_much_is_refused_with_every_size(study: Path, tmp_path: Path, monkey
     with pytest.raises(RequestError, match=r"3 MiB are too large.*3\.0 MiB 0-base.*0\.0 MiB 1-rows\.jsonl"):
         pack(load_document(study), tmp_path)
     assert not (tmp_path / "study.yaml").exists()
+
+
+def test_what_git_ignores_travels_and_is_named(study: Path, tmp_path: Path) -> None:
+    """Ray leaves out of a working directory what a .gitignore in it names; here nothing of a model gets lost."""
+    subprocess.run(["git", "init", "--quiet", str(study.parent)], check=True)
+    (study.parent / ".gitignore").write_text("*.jsonl\n")
+    (study.parent / "base" / ".gitignore").write_text("*\n")
+    job = tmp_path / "job"
+    job.mkdir()
+    lines = pack(load_document(study), job)
+    named = {line.split()[3] for line in lines if "git ignores it" in line}
+    assert named == {"1-rows.jsonl", "5-items.jsonl"}, lines
+    sent = _zipped(job, tmp_path / "job.zip")
+    assert {"files/0-base/config.json", "files/1-rows.jsonl", "files/5-items.jsonl", "study.yaml"} <= sent
+    beside = _zipped(study.parent, tmp_path / "beside.zip")  # as by `ray job submit --working-dir`
+    assert "en.json" in beside and "rows.jsonl" not in beside
+
+
+def _zipped(folder: Path, target: Path) -> set[str]:
+    """Names of the files that Ray packs of a working directory."""
+    from ray._private.runtime_env.packaging import create_package
+
+    create_package(str(folder), target, include_gitignore=True)
+    with zipfile.ZipFile(target) as package:
+        return set(package.namelist())
+
+
+def test_what_the_cluster_has_to_have_is_named(study: Path, tmp_path: Path) -> None:
+    options = "storage: /shared/runs, first_points: [tft, {study: other}]"
+    study.write_text(study.read_text().replace("name: packed", f"name: packed, {options}"))
+    task = study.parent / "task.yaml"
+    task.write_text(task.read_text().replace("items.jsonl", "hub:org/name:default:test"))
+    lines = pack(load_document(study), tmp_path)
+    for line in ("/shared/runs (study.storage)", "study 'other' (study.first_points)", "hub:org/name:default:test"):
+        assert f"on the cluster: {line}" in lines
+
+
+def test_a_relative_storage_would_vanish_with_the_job(study: Path, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("name: packed", "name: packed, storage: runs"))
+    with pytest.raises(RequestError, match=r"study.yaml:1: study.storage: 'runs' lies in the job's copy"):
+        pack(load_document(study), tmp_path)

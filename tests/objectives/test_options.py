@@ -7,7 +7,9 @@ import pytest
 
 from dft_search.config import RequestError, build, parse_document
 from dft_search.objectives.check import check_objective
+from dft_search.objectives.layers import paper_layers
 from dft_search.objectives.options import Objective
+from dft_search.objectives.registry import BUILT_IN
 
 NONE = {"supervision": "none"}
 FEATURE = {"supervision": "feature"}
@@ -75,6 +77,11 @@ def test_percentages_are_rounded_down_and_at_least_one(layer: Any, depth: int, e
     assert (objective.conversion.layer, objective.thinking.layer) == (expected, expected)
 
 
+@pytest.mark.parametrize(("depth", "expected"), [(32, (2, 15)), (26, (2, 12)), (4, (1, 2)), (2, (1, 2))])
+def test_the_papers_layers_keep_their_share_of_depth(depth: int, expected: tuple[int, int]) -> None:
+    assert paper_layers(depth) == expected
+
+
 def test_term_names() -> None:
     assert Objective().term_names == ("generation", "conversion", "thinking")
     assert Objective(conversion=NONE).term_names == ("generation", "thinking")
@@ -126,7 +133,7 @@ def test_options_that_are_read_count(a: dict[str, Any], b: dict[str, Any]) -> No
 BAD: list[tuple[str, str]] = [
     (
         "method: dfd",
-        "objective.method: 'dfd' is not allowed (expected one of dft, tft, sft, lm, mid_align; did you mean 'dft'?)",
+        f"objective.method: 'dfd' is not allowed (expected one of {', '.join(BUILT_IN)}; did you mean 'dft'?)",
     ),
     ("readings: aligned", "objective.readings: unknown key (did you mean 'reading'?)"),
     ("conversion: {layer: 0}", "at least 1"),

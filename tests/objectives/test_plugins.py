@@ -35,6 +35,7 @@ def test_its_gradients_are_those_of_a_hand_written_loss(installed: dict[str, str
 SCRIPT = """
 import json
 from dataclasses import replace
+from dft_search.bundle import facts
 from dft_search.config import build, known_keys, parse_document, RequestError
 from dft_search.objectives.options import Objective
 from dft_search.search.schema import schema
@@ -66,6 +67,8 @@ print(json.dumps({
     "needs": str(toy.needs),
     "names": toy.term_names,
     "renamed": called(),
+    "versions": [facts.versions(name).get("toy-methods") for name in ("toy", "dft")],
+    "environment": ["toy-methods==1.2" in facts.environment({}, name) for name in ("toy", "dft")],
     "unread": [sorted(Objective().unread), sorted(toy.unread)],
     "plain": Objective().canonical() == Objective(toy={"scale": 3.0}).canonical(),
     "misspelt": said("objective: {method: toi}"),
@@ -86,6 +89,7 @@ def test_it_is_in_schema_space_and_errors(installed: dict[str, str]) -> None:
     assert told["needs"] == "English and the target language" and told["names"] == ["generation", "toy"]
     assert told["unread"] == [["toy"], []]  # a recipe of another method is read where the package is not installed
     assert told["plain"]
+    assert told["versions"] == ["1.2", None] and told["environment"] == [True, False]  # what a bundle says it needs
     assert told["renamed"] == "section 'toy' makes a term called 'tay' (expected toy)"
     assert "one of dft, tft" in told["misspelt"][0] and "did you mean 'toy'?" in told["misspelt"][0]
     assert told["unknown"] == ["f.yaml:1: objective.toy.scal: unknown key (did you mean 'scale'?)"]

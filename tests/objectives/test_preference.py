@@ -15,12 +15,14 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from dft_search.config import RequestError, build, parse_document
-from dft_search.data.encode import EncodedRow
+from dft_search.data.encode import EncodedRow, encode_row
 from dft_search.data.needs import PARALLEL
+from dft_search.data.row import Row
 from dft_search.models import head
 from dft_search.models.flops import Flops
 from dft_search.objectives.batch import collate
 from dft_search.objectives.check import check_objective
+from dft_search.objectives.compute import compute_loss
 from dft_search.objectives.flops import batch_flops
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
@@ -28,6 +30,7 @@ from tests.models.tiny import LAYERS, LENGTHS, VOCABULARY, make_model, make_rows
 from tests.objectives.based import batch_of, moved
 from tests.objectives.family import SHIPPED, relative, same_gradients
 from tests.objectives.reference import reference_terms
+from tests.objectives.test_compute import ROWS, make_tokenizer
 
 TWO: dict[str, Any] = {"languages": ["target", "english"]}
 RECORDS = (("target", "english"), ("english", "target"))  # language of prompt and chosen answer, of the rejected one
@@ -300,3 +303,54 @@ def test_a_mistake_gets_one_clear_line(lines: str, message: str) -> None:
 def test_they_reach_whatever_trains() -> None:
     objective = Objective(**{**clo(), "retention": DISTILLED})
     assert not check_objective(objective, LAYERS, {"layers": [LAYERS, LAYERS]})
+
+
+def test_a_row_without_one_of_its_answers_has_no_pair() -> None:
+    """Its other answer is still generated, and still kept near the base."""
+    model, objective = make_model("llama"), Objective(**{**CASES["with retention"], "generation": TWO})
+    base, rows = moved(model), make_rows(LENGTHS)
+    rows[1].segments["english_answer"] = []
+    whole = [row for number, row in enumerate(rows) if number != 1]
+    module, batch = ObjectiveModule(model, objective), batch_of(objective, base, rows)
+    english = sum(len(row.segments["english_answer"]) for row in rows)
+    target = sum(len(row.segments["target_answer"]) for row in rows)
+    assert batch.counts.tolist() == [target, english, 2 * len(whole), english]
+    assert set(batch.shared) == {"generation_english"}  # one target answer is in no pair
+    _, sums = module(batch, batch.counts)
+    expected = Slow(model, base, objective).terms(whole)
+    for number, name in enumerate(objective.term_names):
+        if name != "generation":
+            assert float(sums[number] / batch.counts[number]) == pytest.approx(float(expected[name].detach()), rel=1e-5)
+    nothing = batch_of(objective, base, [])
+    loss, sums = module(nothing, batch.counts)
+    loss.backward()
+    assert not sums.any() and not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+
+
+def test_answers_are_cut_alike_after_both_prompts() -> None:
+    tokenizer, row = make_tokenizer(), Row(id="1", **ROWS[0])
+    free = encode_row(row, tokenizer, max_length=128)
+    longest = max(len(free.segments[f"{side}_prompt"]) for side in ("target", "english"))
+    cut, plain = (encode_row(row, tokenizer, max_length=longest + 1, crossed=crossed) for crossed in (True, False))
+    assert len(cut.segments["target_answer"]) == len(cut.segments["english_answer"]) == 1
+    shorter = longest - len(free.segments["target_prompt"])
+    assert len(plain.segments["target_answer"]) == min(1 + shorter, len(free.segments["target_answer"]))
+    assert Objective(method="clo").crosses_answers and not Objective(method="mid_align").crosses_answers
+
+
+def test_with_a_trainer_of_ones_own() -> None:
+    model, tokenizer = make_model("llama"), make_tokenizer()
+    base, plain = moved(model), copy.deepcopy(model)
+    objective = Objective(**{**CASES["with retention"], "generation": {**TWO, "reduction": "sum"}})
+    out = compute_loss(model, tokenizer, ROWS, objective, max_length=64, reference=base)
+    out.loss.backward()
+    encoded = [encode_row(Row(id=str(n), **row), tokenizer, max_length=64, crossed=True) for n, row in enumerate(ROWS)]
+    expected = Slow(plain, copy.deepcopy(base).eval(), objective).terms(encoded)
+    weights = {term.name: term.weight for term in objective.terms(LAYERS)}
+    loss = torch.stack([weights[name] * value for name, value in expected.items()]).sum()
+    loss.backward()
+    assert list(out.terms) == list(expected) and relative(out.loss.detach(), loss.detach()) < SHIPPED
+    same_gradients(model, plain, SHIPPED)
+    assert base.training
+    with pytest.raises(RequestError, match="compares with the untrained base"):
+        compute_loss(model, tokenizer, ROWS, objective)

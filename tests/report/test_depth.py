@@ -88,6 +88,7 @@ def test_the_figure_is_on_the_page_and_goes_out_as_files(studied: Path, tmp_path
 def test_the_winner_is_named_with_its_error_and_the_arms_by_their_layer(studied: Path) -> None:
     report = build_report(studied)
     assert report["verdict"].startswith("The winner among 6 values of thinking.layer on dev, layer 3 (")
+    assert list(report["test"]["equal"]) == ["flops"] and report["test"]["equal"]["flops"]["arm"] == "tft"
     assert "± " in report["verdict"] and "better than plain TFT on test" in report["verdict"]
     lead = (studied / "report.html").read_text().split('id="figure-lead"')[1].split("</figure>")[0]
     assert "over layer 5" in lead

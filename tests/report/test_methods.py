@@ -1,4 +1,4 @@
-"""Studies over several methods: each counted as what it is, in tables, maps and lines; the paper's numbers beside ours."""
+"""Studies over several methods: each is what it is in tables, maps and lines; the paper's numbers beside ours."""
 
 import csv
 import json
@@ -36,6 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.trial(4, both, 0.4)
     made.trial(5, objective() | {"method": "sft"}, -0.5)
     made.trial(6, aligned(2), 0.1, outcome="pruned", fraction=0.5)
+    made.trial(7, objective() | {"generation": {"languages": ["target", "english"]}}, 0.2)
+    made.trial(8, objective() | {"method": "clo"}, 0.25)
     return made.folder
 
 
@@ -47,20 +49,26 @@ def report(folder: Path) -> dict[str, Any]:
 def test_the_leaderboard_names_methods(report: dict[str, Any], folder: Path) -> None:
     rows = {row["trial"]: row for row in report["leaderboard"]}
     methods = {number: row["method"] for number, row in rows.items()}
-    assert methods == {0: "tft", 1: "mid_align", 2: "mid_align", 3: "dft", 4: "dft", 5: "sft", 6: "mid_align"}
+    assert methods == {0: "tft", 1: "mid_align", 2: "mid_align", 3: "dft", 4: "dft", 5: "sft", 6: "mid_align"} | {
+        7: "tft",
+        8: "clo",
+    }
     assert [number for number, row in rows.items() if row["plain"]] == [0]
     assert rows[4]["layers"] == {"conversion": 2, "thinking": 4, "alignment": 3}
     assert rows[2]["unused"] == ["objective.conversion.layer", "objective.thinking.layer"] and rows[3]["unused"] == []
     page = (folder / "report.html").read_text()
-    assert page.count("<td>mid-align</td>") == 3 and page.count("<td>DFT</td>") == 2
+    assert page.count('<td class="end">mid-align</td>') == 3 and page.count('<td class="end">DFT</td>') == 2
     assert "<dt>mid-align</dt>" in page.split('id="words"')[1]
 
 
 def test_the_map_holds_what_has_layers_i_and_j(report: dict[str, Any], folder: Path) -> None:
     cells = {(cell["conversion"], cell["thinking"]): cell for cell in report["layer_map"]["cells"]}
     assert {pair: sorted(cell["trials"]) for pair, cell in cells.items()} == {(None, None): [0], (2, 4): [3, 4]}
-    assert report["layer_map"]["elsewhere"] == {"mid-align": 3, "SFT": 1}
-    assert "3 trials of mid-align and 1 trial of SFT have neither layer" in (folder / "report.html").read_text()
+    assert report["layer_map"]["elsewhere"] == {"mid-align": 3, "SFT": 1, "TFT": 1, "CLO": 1}
+    assert (
+        "3 trials of mid-align, 1 trial of SFT, 1 trial of TFT and 1 trial of CLO have neither layer"
+        in (folder / "report.html").read_text()
+    )
 
 
 def test_alignment_has_a_view_of_its_own(report: dict[str, Any], folder: Path, tmp_path: Path) -> None:
@@ -80,7 +88,9 @@ def test_the_supervision_table_keeps_methods_apart(report: dict[str, Any], folde
     assert rows == [
         ("sft", "none", "", 1),
         ("tft", "none", "", 1),
+        ("tft", "none", "English answers too", 1),
         ("mid_align", "none", "alignment at layer 5", 2),
+        ("clo", "none", "preference", 1),
         ("dft", "logits", "", 1),
         ("dft", "logits", "alignment at layer 3", 1),
     ]
@@ -91,7 +101,7 @@ def test_the_supervision_table_keeps_methods_apart(report: dict[str, Any], folde
 def test_lines_and_colors_know_the_methods(report: dict[str, Any], folder: Path) -> None:
     assert highlighted(report) == {2: "lead", 0: "tft"}  # not the best trial without conversion and thinking
     axes = {axis["key"]: axis["absent"] for axis in report["parallel"]["axes"]}
-    assert axes["objective.conversion.layer"] == axes["objective.thinking.layer"] == 5
+    assert axes["objective.conversion.layer"] == axes["objective.thinking.layer"] == 7
     page = (folder / "report.html").read_text()
     (way,) = [line for line in page.split("<polyline") if 'data-trial="2"' in line and "way" in line]
     points = [float(pair.split(",")[0]) for pair in way.split('points="')[1].split('"')[0].split()]
@@ -106,6 +116,10 @@ def test_lines_and_colors_know_the_methods(report: dict[str, Any], folder: Path)
         ({"method": "dft", "alignment": {"supervision": "contrastive", "layer": 3}}, "alignment at layer 3"),
         ({"method": "sft"}, "plain SFT"),
         ({"method": "lm"}, "plain language modelling"),
+        ({"method": "sdrrl"}, "SDRRL"),
+        ({"method": "clo", "preference": {"variant": "dpo", "beta": 0.1}}, "CLO"),
+        ({"method": "tft", "retention": {"supervision": "distillation", "top": 16}}, "TFT, retention"),
+        ({"method": "mid_align", "alignment": {"layer": 3}, "retention": {}}, "mid-align at layer 3"),
         ({"method": "of_a_package_that_is_gone"}, "of_a_package_that_is_gone"),
     ],
 )

@@ -132,9 +132,10 @@ def test_a_trial_is_followed_by_key_and_by_pointer(browser: Browser, study: Path
         assert text.startswith(f"Trial {board[0]['trial']}: completed, dev ") and ", number 1." in text
         for key in board[0]["params"]:
             assert key.removeprefix("objective.").removeprefix("training.") in text
+        page.evaluate("document.querySelector('[data-name=parallel] svg').scrollIntoView({behavior: 'instant'})")
+        page.evaluate(SETTLE)  # a click goes where the last drawn frame has the line
         *place, other = page.evaluate(
             """(() => {  // a place on a line that is clear of all others
-              document.querySelector('[data-name=parallel] svg').scrollIntoView({behavior: 'instant'});
               const lines = [...document.querySelectorAll('.way')];
               for (const line of lines.filter(one => !one.classList.contains('picked'))) {
                 for (let at = 0.05; at < 1; at += 0.01) {

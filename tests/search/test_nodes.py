@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,8 +74,11 @@ def test_search_is_refused_before_anything_is_recorded(cluster, world):
     assert not (study / "trials").exists() and "mlflow" not in json.loads((study / "study.json").read_text())
 
 
-def test_the_doctor_tells_of_a_home_that_is_not_shared(cluster, world):
-    done = run(cluster, world, "doctor", "--json")
+def test_the_doctor_tells_of_a_home_that_is_not_shared_and_of_what_a_study_lacks(cluster, world):
+    study = world / "home" / "studies" / "known"
+    study.mkdir(parents=True)
+    shutil.copy(world / "world" / "study.yaml", study)
+    done = run(cluster, world, "doctor", "known", "--json")
     found = [finding for finding in json.loads(done.stdout)["findings"] if finding["check"] == "nodes"]
-    assert [finding["state"] for finding in found] == ["ok"], found
+    assert [finding["state"] for finding in found] == ["ok", *["trouble"] * 4], found
     assert "studies need study.storage" in found[0]["message"]

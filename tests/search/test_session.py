@@ -273,3 +273,18 @@ def test_what_fails_in_a_callback_of_tune_ends_the_study_and_no_trial(definition
         search.on_report(job.trial, report(0.5, 0.5))
     assert search.session.trouble == "trial.json: No space left on device"
     assert not search.may_go_on() and search.asker.outcome(job.trial) is None
+
+
+def test_the_end_of_a_trial_does_not_look_at_all_others(definition, tmp_path, monkeypatch):
+    """Recipes of ranked trials are built for the few that are kept: a study of thousands stays as quick as it was."""
+    search = open_search(definition, tmp_path / "s")
+    session, looked = search.session, []
+    for number in range(300):
+        about = {"outcome": "completed", "dev": {"score": {"value": float(number)}}, "fraction": 1.0}
+        point = definition.complete(definition.objective_of("thinking_at_top"))
+        session.records[number] = TrialRecord(number, "search", point, 1, "hash", **about)
+        session.tidied.add(number)
+    recipe_for = Definition.recipe_for
+    monkeypatch.setattr(Definition, "recipe_for", lambda self, point: looked.append(1) or recipe_for(self, point))
+    session.tidy()
+    assert 1 <= len(looked) <= 2 * definition.options.confirm.top

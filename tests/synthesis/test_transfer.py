@@ -121,6 +121,8 @@ def test_answers_of_the_target_language_come_from_a_file(tmp_path: Path) -> None
     other = found[f"{ROWS[1].id}/distil_tgt"]
     assert (other.tgt_output, other.mt, other.teacher) == (f"我画了：{ROWS[1].tgt_output}", "answers.jsonl", "sft")
     assert made.counts["answers_kept:no_translation"] == 1
+    alone = make(None, answers_target=str(path), kinds={"distil_en": 0.0, "cross_tgt_en": 0.0})  # no teacher is asked
+    assert [row.tgt_output for row in by_kind(alone, "distil_tgt")] == [row.tgt_output for row in found.values()]
     path.write_text('{"id": "a"}\n', encoding="utf-8")
     with pytest.raises(RequestError, match="is no answer"):
         make(answers_target=str(path))

@@ -151,7 +151,7 @@ def train_with_parts(part: int, recipe: Recipe, folder: Path, kept_place: Path) 
     return train(recipe, folder, kept=kept_place)
 
 
-KEPT_ROWS = 5
+KEPT_ROWS = 6  # a multiple of the passes
 
 
 def read_base(recipe: Recipe, place: Path, workspace: Workspace | None = None, parts: int | None = None) -> Reference:
@@ -161,6 +161,6 @@ def read_base(recipe: Recipe, place: Path, workspace: Workspace | None = None, p
     workspace, session = workspace or Workspace(), Session.from_environment(torch.device("cpu"))
     data = workspace.encoded(recipe)
     workspace.build(recipe, session, seed=1)
-    found = workspace.reference(recipe, str(place), data, "base", session)
+    found = workspace.reference(recipe, str(place), data, "base", session, lambda: False)
     assert found is not None
     return found

@@ -105,6 +105,7 @@ def test_others_take_what_is_missing_in_an_order_of_their_own(tmp_path: Path) ->
     assert len(made) == 10 and made != sorted(made)
 
 
+@pytest.mark.slow
 def test_a_url(bucket: str) -> None:
     made: list[int] = []
     one = kept(bucket)
@@ -149,6 +150,7 @@ make_once(kept(sys.argv[1], 60), ALONE, make, json.loads)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_whole_parts(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(tmp_path)],

@@ -1,5 +1,6 @@
 """What the untrained base says: computed once a study, alike on any number of ranks, checked, used by every run."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from dft_search.training import kept, reference
 from dft_search.training.places import names
 from dft_search.training.reference import Reference
+from dft_search.training.replay import replay
 from dft_search.training.session import Session
 from dft_search.training.workspace import Workspace
 from tests.training.jobs import KEPT_ROWS, read_base, train_all
@@ -103,27 +105,35 @@ def test_two_ranks_train_as_one(world: Path, ranks: Ranks, tmp_path: Path) -> No
         assert all((first[number].weights[name] - weight).abs().max() < 1e-4 for name, weight in one.weights.items())
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+@pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_what_is_lost_or_damaged_is_computed_again(damage: str, world: Path, tmp_path: Path) -> None:
     recipe, place = make_recipe(world, "clo", length={"steps": 2}), tmp_path / "kept"
     first = train(recipe, tmp_path / "a", kept=place)
     before = contents(place)
     file = next(file for file in sorted(place.glob("*/part-*")) if "000001" in file.name)
     content = bytearray(file.read_bytes())
-    if damage == "gone":
-        file.unlink()
-    else:
-        content[-3] ^= 1
-        file.write_bytes(bytes(content) if damage == "changed" else bytes(content[:-8]))
+    content[-3] ^= 1
+    file.unlink() if damage == "gone" else file.write_bytes(bytes(content))
     again = train(recipe, tmp_path / "b", kept=place)
     assert same(first.weights, again.weights) and contents(place) == before
 
 
-@pytest.mark.parametrize("objective", ["clo", "retained"])
-def test_a_run_that_goes_on_ends_with_the_same_bits(objective: str, world: Path, tmp_path: Path) -> None:
+def test_a_stop_before_the_first_step(world: Path, tmp_path: Path) -> None:
+    """Between two parts: what was computed is kept, and the run begins where that ends."""
+    recipe, place = make_recipe(world, "clo", length={"steps": 2}), tmp_path / "kept"
+    stopped = train(recipe, tmp_path / "a", kept=place, memory=Memory(stop_before=2))
+    assert stopped.end.outcome == "interrupted" and stopped.end.step == 0
+    before = contents(place)
+    assert len(before) == 2
+    whole = train(recipe, tmp_path / "a", kept=place)
+    assert whole.end.outcome == "completed" and before.items() <= contents(place).items()
+    assert same(whole.weights, train(recipe, tmp_path / "b").weights)
+
+
+def test_a_run_that_goes_on_ends_with_the_same_bits(world: Path, tmp_path: Path) -> None:
     """In another process, after a stop: its model is trained by then, and what it compares with is still the base."""
-    recipe, place = make_recipe(world, objective), tmp_path / "kept"
-    whole = train(recipe, tmp_path / "whole", kept=place, rungs=(0.5,))
+    recipe, place = make_recipe(world, "clo"), tmp_path / "kept"
+    whole = train(recipe, tmp_path / "whole", kept=place, rungs=(0.5,))  # computes all that the next one reads
     stopped = train(recipe, tmp_path / "parts", kept=place, rungs=(0.5,), memory=Memory(stop_before=3))
     assert stopped.end.outcome == "interrupted" and stopped.end.step == 3
     memory = Memory()
@@ -131,6 +141,20 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(objective: str, world: Path,
     assert same(ended.weights, whole.weights)
     cold = train(recipe, tmp_path / "cold", kept=tmp_path / "other", rungs=(0.5,))
     assert same(cold.weights, whole.weights) and cold.memory.losses == whole.memory.losses
+
+
+@pytest.mark.parametrize("objective", ["clo", "retained"])
+def test_a_replay_asks_for_its_own_rows_alone(objective: str, world: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(world, objective, batch_rows=4)
+    whole = train(recipe, tmp_path, kept=tmp_path / "kept").memory.losses
+    workspace = Workspace()
+    records = replay(recipe, 5, 2, ALONE, workspace)
+    assert [
+        {name: record.metrics[name] for name in step} for record, step in zip(records, whole, strict=False)
+    ] == whole[:2]
+    [found] = workspace._reference.values()
+    assert found is not None and found.places is not None and 8 <= len(found.places) < ROWS
+    assert not list(Path(tempfile.gettempdir()).glob("dft-search-replay-*"))
 
 
 def test_a_warm_process_trains_as_a_cold_one(world: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dft_search.training.rows import training_rows
 from dft_search.training.session import Session
 from dft_search.training.teacher import Teacher
 from dft_search.training.workspace import Workspace
+from tests.synthesis.tiny_nllb import write_nllb
 from tests.training.jobs import train_with_parts
 from tests.training.ranks import Ranks
 from tests.training.tiny import CPU, ROWS, Memory, make_recipe, near, train
@@ -132,6 +133,7 @@ def test_a_stop_keeps_what_is_there(before: int, world: Path, tmp_path: Path, as
     assert ended.end.outcome == "completed" and sum(asked) == ROWS
     whole = train(recipe, tmp_path / "whole", kept=tmp_path / "kept2")
     assert files(tmp_path / "kept") == files(tmp_path / "kept2")
+    assert not (tmp_path / "run" / "teacher").exists()  # its checkpoints
     assert ended.memory.losses == whole.memory.losses
 
 
@@ -161,3 +163,27 @@ def test_killed_while_answering(world: Path, tmp_path: Path, asked: list[int]) -
     assert sum(asked) == ROWS - 2 * PART
     assert found == ask(make(world, teacher="base"), tmp_path / "whole", tmp_path / "run")
     assert files(place) == files(tmp_path / "whole")
+
+
+def test_a_translator_translates_the_answers_once(
+    world: Path, tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text to whose end the tiny translator did not come, and an unusable answer, have no translation."""
+    monkeypatch.setattr(
+        module, "answer", lambda live, asked, *_: [(f"hello {n}", n % 3 > 0) for n in range(len(asked))]
+    )
+    recipe = make(world, teacher="base", answers_target={"translator": str(write_nllb(tmp_path / "nllb", seed=6))})
+    assert not check_recipe(recipe)
+    answers = ask(recipe, tmp_path, tmp_path / "run")
+    usable = [one for one in answers.values() if one.ended]
+    assert 0 < sum(bool(one.target) for one in usable) < len(usable)
+    assert not any(one.target for one in answers.values() if not one.ended)
+    monkeypatch.setattr(module, "Translator", None)
+    assert ask(recipe, tmp_path, tmp_path / "run") == answers  # nothing is translated again
+    made = training_rows(recipe, answers).rows
+    found = [row for row in made if isinstance(row, MadeRow) and row.kind == "distil_tgt" and row.mt == "nllb"]
+    assert {row.tgt_output for row in found} == {one.target for one in usable if one.target}
+    wrong = check_recipe(make(world, answers_target={"translator": str(world / "llama")}))
+    assert [problem.key for problem in wrong] == ["recipe.data.train.transfer.answers_target.translator"]
+    wrong = check_recipe(make(world, teacher=str(world / "absent")))
+    assert [problem.key for problem in wrong] == ["recipe.data.train.transfer.teacher"]

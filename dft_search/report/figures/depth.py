@@ -8,6 +8,7 @@ from dft_search.report.statistics import LEVEL
 from dft_search.report.wording import MISSING, Scale, plural
 
 WIDTH, LEFT, RIGHT = 540.0, 52.0, 32.0
+NARROWEST = 18.0  # room for a layer: with more of them the drawing grows wider and scrolls
 LEGEND, UPPER, BETWEEN, LOWER, BOTTOM = 30.0, 210.0, 42.0, 110.0, 40.0
 TITLE = "Lead over tuned TFT by layer of thinking"
 TONES = {"logits": "accent", "feature": "alt", "placebo": "plain"}
@@ -24,8 +25,8 @@ def depth_figure(report: Mapping[str, Any]) -> Figure | None:
     marks = list(_marks(found["points"]))
     has_english = any(point["english"] for _, _, point in marks)
     height = LEGEND + UPPER + (BETWEEN + LOWER if has_english else 0) + BOTTOM
-    svg = Svg(WIDTH, height)
-    across = Axis(0.5, found["num_layers"] + 0.5, LEFT, WIDTH - RIGHT)
+    svg = Svg(max(WIDTH, LEFT + RIGHT + NARROWEST * found["num_layers"]), height)
+    across = Axis(0.5, found["num_layers"] + 0.5, LEFT, svg.width - RIGHT)
     _legend(svg, [kind for kind in TONES if any(kind == mark[0] for mark in marks)])
     _leads(svg, across, marks, scale)
     bottom = LEGEND + UPPER
@@ -62,8 +63,8 @@ def _leads(svg: Svg, across: Axis, marks: Sequence[tuple[str, float, Mapping[str
     ends = [end for _, _, point in marks for end in point["minus_tft"]["interval"]]
     up = Axis(*padded([*ends, 0.0]), LEGEND + UPPER, LEGEND)
     _grid(svg, up, [f"+{scale.tick(t)}" if t > 0 else scale.tick(t) for t in up.ticks(5)], up.ticks(5))
-    svg.line(LEFT, up(0.0), WIDTH - RIGHT, up(0.0), "zero")
-    svg.text(WIDTH - RIGHT + 5, up(0.0) + 4, "TFT", "small")
+    svg.line(LEFT, up(0.0), svg.width - RIGHT, up(0.0), "zero")
+    svg.text(svg.width - RIGHT + 5, up(0.0) + 4, "TFT", "small")
     _aside(svg, f"over tuned TFT{', points' if scale.points else ''}", LEGEND + UPPER / 2)
     for kind in dict.fromkeys(kind for kind, _, _ in marks):
         way = [(across(x), up(p["minus_tft"]["difference"])) for own, x, p in marks if own == kind]
@@ -84,8 +85,8 @@ def _kept(svg: Svg, across: Axis, marks: Sequence[tuple[str, float, Mapping[str,
     _grid(svg, up, [f"{tick:+g}" if tick else "0" for tick in up.ticks(3)], up.ticks(3))
     _aside(svg, "English, points", top + LOWER / 2)
     if tft:
-        svg.line(LEFT, up(tft["mean"]), WIDTH - RIGHT, up(tft["mean"]), "zero")
-        svg.text(WIDTH - RIGHT + 5, up(tft["mean"]) + 4, "TFT", "small")
+        svg.line(LEFT, up(tft["mean"]), svg.width - RIGHT, up(tft["mean"]), "zero")
+        svg.text(svg.width - RIGHT + 5, up(tft["mean"]) + 4, "TFT", "small")
     for kind, place, one in shown:
         x, spread = across(place), one["sd"] or 0.0
         svg.line(x, up(one["mean"] - spread), x, up(one["mean"] + spread), f"whisker {TONES[kind]}")
@@ -96,7 +97,7 @@ def _kept(svg: Svg, across: Axis, marks: Sequence[tuple[str, float, Mapping[str,
 
 def _grid(svg: Svg, up: Axis, labels: Sequence[str], ticks: Sequence[float]) -> None:
     for tick, label in zip(ticks, labels, strict=True):
-        svg.line(LEFT, up(tick), WIDTH - RIGHT, up(tick), "grid")
+        svg.line(LEFT, up(tick), svg.width - RIGHT, up(tick), "grid")
         svg.text(LEFT - 6, up(tick) + 4, label, "small", "end")
 
 
@@ -106,12 +107,12 @@ def _aside(svg: Svg, text: str, middle: float) -> None:
 
 
 def _layers(svg: Svg, across: Axis, depth: int, bottom: float) -> None:
-    svg.line(LEFT, bottom, WIDTH - RIGHT, bottom, "axis")
+    svg.line(LEFT, bottom, svg.width - RIGHT, bottom, "axis")
     every = 1 if depth <= 16 else 4
     for layer in range(1, depth + 1):
         if layer % every == 0 or layer in (1, depth):
             svg.text(across(float(layer)), bottom + 16, str(layer), "small", "middle")
-    svg.text((LEFT + WIDTH - RIGHT) / 2, bottom + 34, f"layer of thinking (the top is {depth})", "small", "middle")
+    svg.text((LEFT + svg.width - RIGHT) / 2, bottom + 34, f"layer of thinking (the top is {depth})", "small", "middle")
 
 
 def _curve(kind: str) -> str:

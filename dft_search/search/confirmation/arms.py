@@ -57,10 +57,11 @@ def plan_arms(session: StudySession) -> list[ArmPlan]:
     arms = plan_controls(session)
     taken = {arm.recipe.hash for arm in arms}
     kinds = {arm.recipe.method for arm in arms} & {"tft", "sft"}
+    baselines = [session.definition.loss_of(kind) for kind in kinds]
     candidates: list[ArmPlan] = []
     for record in [record for record in ranked if record.feasible] or ranked:
         recipe = session.definition.recipe_for(record.params)
-        if recipe.hash in taken or recipe.method in kinds:
+        if recipe.hash in taken or recipe.objective.canonical() in baselines:
             continue
         taken.add(recipe.hash)
         name = f"best{len(candidates) + 1}"

@@ -31,18 +31,20 @@ class Contest:
         entries: the values by key, by name of their arm.
         placebos: by name of a placebo that of the entry which it is made from.
         missing: values by key of which no recipe completed the search.
+        equal_flops: whether every entry runs for the FLOPs of plain TFT.
     """
 
     plans: list[ArmPlan]
     entries: dict[str, dict[str, Value]] = field(default_factory=dict)
     placebos: dict[str, str] = field(default_factory=dict)
     missing: list[dict[str, Value]] = field(default_factory=list)
+    equal_flops: bool = False
 
     def facts(self, confirm: Confirm) -> dict[str, Any]:
         """What the report is told: {keys, equal_flops, entries, missing}."""
         return {
             "keys": list(confirm.contested),
-            "equal_flops": confirm.equal_flops,
+            "equal_flops": self.equal_flops,
             "entries": self.entries,
             "missing": self.missing,
         }
@@ -60,7 +62,8 @@ def plan_contest(session: StudySession) -> Contest:
     controls = plan_controls(session)
     asked = {json.dumps(values, sort_keys=True): values for values in _combinations(session.definition)}
     done = [values for key, values in asked.items() if key in best]
-    made = [_entry(session, values, best[json.dumps(values, sort_keys=True)], controls) for values in done]
+    flops = _tft_flops(session, controls) if confirm.equal_flops else None
+    made = [_entry(session, values, best[json.dumps(values, sort_keys=True)], controls, flops) for values in done]
     entries = distinct(made)
     if not entries:
         return Contest([])
@@ -71,6 +74,7 @@ def plan_contest(session: StudySession) -> Contest:
         {plan.name: values for plan, values in zip(made, done, strict=True) if plan in entries},
         {plan.name: name for name, plan in placebos.items()},
         [values for key, values in asked.items() if key not in best],
+        flops is not None,
     )
 
 
@@ -90,14 +94,23 @@ def _combinations(definition: Definition) -> list[dict[str, Value]]:
 
 
 def _entry(
-    session: StudySession, values: Mapping[str, Value], record: TrialRecord, controls: Sequence[ArmPlan]
+    session: StudySession,
+    values: Mapping[str, Value],
+    record: TrialRecord,
+    controls: Sequence[ArmPlan],
+    flops: float | None,
 ) -> ArmPlan:
+    """The best recipe of some values, as long as gives it ``flops`` where they are known; or the arm that it is."""
     recipe = session.definition.recipe_for(record.params)
     said = "_".join(f"{key.rpartition('.')[2]}_{value}" for key, value in values.items())
     name = re.sub(r"[^A-Za-z0-9.]+", "_", said).strip("_")
     said = f"trial {record.trial}, the best of its kind in the search"
     entry = ArmPlan(name, dict(record.params), recipe, record.trial, True, said)
-    entry = _at_equal_flops(session, entry, record, controls) if session.options.confirm.equal_flops else entry
+    if flops is not None and record.flops:
+        share = flops / record.flops
+        told = f"{share:.2f} times as long, for the FLOPs of plain TFT"
+        shorter = variant(session, name, entry, longer(recipe, share), told)
+        entry = replace(shorter, source=record.trial, candidate=True)
     for arm in controls:
         is_its_method = arm.name == recipe.method and all(key.startswith("objective.") for key in values)
         if is_its_method or arm.recipe.hash == entry.recipe.hash:
@@ -105,16 +118,10 @@ def _entry(
     return entry
 
 
-def _at_equal_flops(session: StudySession, entry: ArmPlan, record: TrialRecord, controls: Sequence[ArmPlan]) -> ArmPlan:
-    """An entry that runs for as many FLOPs as plain TFT does, by what a trial of each took in the search."""
-    tft = next(arm for arm in controls if arm.name == "tft")
-    measured = session.records.get(tft.source) if tft.source is not None else None
-    if measured is None or not measured.flops or not record.flops:
-        return entry
-    share = measured.flops / record.flops
-    said = f"{share:.2f} times as long, for the FLOPs of plain TFT"
-    shorter = variant(session, entry.name, entry, longer(entry.recipe, share), said)
-    return replace(shorter, source=record.trial, candidate=True)
+def _tft_flops(session: StudySession, controls: Sequence[ArmPlan]) -> float | None:
+    """Those of the trial that plain TFT takes its settings from; None where no trial of TFT completed."""
+    source = next((arm.source for arm in controls if arm.name == "tft"), None)
+    return session.records[source].flops or None if source in session.records else None
 
 
 def _placebos(session: StudySession, entries: Sequence[ArmPlan]) -> dict[str, ArmPlan]:

@@ -78,7 +78,9 @@ def searched_tft(session: StudySession) -> list[TrialRecord]:
         for record in session.records.values()
         if record.phase == "search" and record.outcome != RUNNING and TABLE[Outcome(record.outcome)].spent
     ]
-    return [record for record in over if session.definition.recipe_for(record.params).method == "tft"]
+    definition = session.definition
+    plain = definition.loss_of("tft")
+    return [record for record in over if definition.recipe_for(record.params).objective.canonical() == plain]
 
 
 def ranked_tft(session: StudySession) -> list[TrialRecord]:

@@ -1,17 +1,21 @@
 """What ``doctor`` looks at in a study: its folder, its driver, and whether Optuna, its records and MLflow agree."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from dft_search.config import InfrastructureError, RequestError, home, load_document
+from dft_search.launch.connect import ADDRESS, connected, is_answered
 from dft_search.search.asker import read_outcomes
 from dft_search.search.confirmation.substudy import OFFSET, SUFFIX
 from dft_search.search.definition import load_study
 from dft_search.search.doctor.findings import Finding, numbers, ok, trouble
 from dft_search.search.doctor.record import RecordDoctor
+from dft_search.search.nodes import node_check, study_needs
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
+from dft_search.search.planning import slot_spec
 from dft_search.search.storage import open_storage
 from dft_search.search.study_folder import BASELINES, StudyFolder, TrialRecord
 from dft_search.tracking.uri import resolve_uri
@@ -25,7 +29,7 @@ def examine(folder: StudyFolder, *, fix: bool = False) -> list[Finding]:
         section = load_document(folder.study_file).data["study"]
     except (OSError, ValueError, TypeError, KeyError, RequestError) as error:
         return [trouble("study", f"{folder.path} cannot be read: {error}", "a copy of its files, or a new study")]
-    found = [_definition(folder, records)]
+    found = [_definition(folder, records), *_nodes(folder)]
     if not fix:
         holder = folder.lock.holder()
         if holder is not None:
@@ -48,6 +52,22 @@ def _definition(folder: StudyFolder, records: list[TrialRecord]) -> Finding:
     except RequestError as error:
         return trouble("study", str(error).replace("\n", "; "), "bring back what is missing before the study goes on")
     return ok("study", f"{folder.path}: {len(records)} trials")
+
+
+def _nodes(folder: StudyFolder) -> list[Finding]:
+    """What the nodes of the cluster of RAY_ADDRESS lack for it; whether there is one is looked at elsewhere."""
+    address = os.environ.get(ADDRESS)
+    if not address or not is_answered(address):
+        return []
+    try:
+        definition = load_study(folder.study_file)
+        needs = study_needs(definition.recipe, folder.path, definition.options.storage)
+        with connected():
+            problems = node_check(needs, slot_spec(definition.options.slots, "")).look()
+    except (RequestError, InfrastructureError):
+        return []  # told of the study, or of the cluster
+    advice = "the same packages, files and storage on every node"
+    return [trouble("nodes", str(problem), advice) for problem in problems] or [ok("nodes", "they have what it needs")]
 
 
 def _told(folder: StudyFolder, section: Mapping[str, Any]) -> tuple[dict[int, Outcome | None], Finding | None]:

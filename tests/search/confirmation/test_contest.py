@@ -86,14 +86,16 @@ def test_at_equal_flops_deeper_layers_run_shorter_and_each_has_its_placebo(world
     definition = defined(world, LAYERS, LAYER, equal_flops=True, arms=arms)
     search = searched(definition, tmp_path / "s", {"0.001": 0.1})
     session = search.session
-    assert all(entry.recipe.training.length.steps == 6 for entry in plan_contest(session).plans if entry.candidate)
+    unknown = plan_contest(session)
+    assert not unknown.equal_flops
+    assert all(entry.recipe.training.length.steps == 6 for entry in unknown.plans if entry.candidate)
     # without a run of TFT nothing is known of its FLOPs; with one of 1e9 they are the measure
     record = session.records[0]
     tft = {CONVERSION: "none", THINKING: "none", RATE: 0.001}
     session.records[20_001] = type(record)(20_001, "baseline", tft, 1, "x", "completed", dev=record.dev, flops=1e9)
     contest = plan_contest(session)
     plans = {plan.name: plan for plan in contest.plans}
-    assert list(contest.entries) == ["layer_1", "layer_2", "layer_3"]
+    assert list(contest.entries) == ["layer_1", "layer_2", "layer_3"] and contest.equal_flops
     assert [plans[name].recipe.training.length.steps for name in contest.entries] == [5, 4, 3]
     assert all(plans[name].source is not None for name in contest.entries)
     assert contest.placebos == {f"{name}_shuffled": name for name in contest.entries}

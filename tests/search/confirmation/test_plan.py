@@ -115,6 +115,29 @@ def test_arms_take_their_settings_from_where_they_say(searched):
     assert len({plan.recipe.hash for plan in plans.values()}) == len(plans)
 
 
+def test_a_mixture_with_tft_is_a_candidate_and_no_plain_tft(world, tmp_path):
+    retention, languages = "objective.retention.supervision", "objective.generation.languages"
+    space = {
+        retention: {"choice": ["none", "distillation"]},
+        languages: {"choice": [["target"], ["target", "english"]]},
+    }
+    space |= {RATE: SPACE[RATE], "objective.conversion.supervision": {"choice": ["none", "logits"]}}
+    space |= {"objective.thinking.supervision": {"choice": ["none"]}}
+    search = open_search(defined(world, space, first_points=[]), tmp_path / "s")
+    plain = {**TFT, retention: "none", languages: ["target"]}
+    points = [plain, {**plain, retention: "distillation"}, {**plain, languages: ["target", "english"]}]
+    search.asker.enqueue_once([{**point, RATE: 0.002 + number / 1000} for number, point in enumerate(points)])
+    for value in (0.1, 0.5, 0.7):
+        run_one(search, value)
+    session = search.session
+    assert {session.definition.recipe_for(record.params).method for record in session.records.values()} == {"tft"}
+    assert [record.trial for record in ranked_tft(session)] == [0]
+    plans = plan_arms(session)
+    assert [plan.source for plan in plans if plan.candidate] == [2]
+    tft = next(plan for plan in plans if plan.name == "tft")
+    assert tft.source == 0 and tft.recipe.objective.canonical() == {"method": "tft"}
+
+
 def test_a_recipe_that_broke_a_constraint_is_no_candidate_where_another_kept_them(world, tmp_path):
     search = open_search(defined(world), tmp_path / "s")
     points = [{**DEEP, "objective.thinking.layer": layer, RATE: 0.003} for layer in (1, 2)]

@@ -18,20 +18,22 @@ TWINS = [name for name in shipped_studies() if name.endswith(("_demo", "_small")
 STEPS, SEEDS, ITEMS, LAYERS = 4, 2, 12, 6
 SHORT = [f"recipe.training.length={{steps: {STEPS}}}", "study.slots.max=1"]
 DEMO = [f"recipe.scoring.{part}=[{{suite: demo, limit: {ITEMS}}}]" for part in ("dev", "test")]
-ALPACA = ["recipe.data.max_length=48", "recipe.training.batch_rows=8", "recipe.training.micro_batch_rows=4"]
+ALPACA = ["recipe.data.max_length=400", "recipe.training.batch_rows=8", "recipe.training.micro_batch_rows=4"]
+ALPACA += ["recipe.data.train.rows=48"]
 TRANSLATIONS = "{task: flores200_en-zh, limit: 2}, {task: flores200_zh-en, limit: 2}"
 OWN = {
     "pareto_english_demo": ["study.budget.trials=6", "study.confirm.tuning_trials=2"],
     "paper_translation_small": [f"recipe.scoring.{part}=[{TRANSLATIONS}]" for part in ("dev", "test")],
     "tournament_small": [
-        f"recipe.scoring.{part}=[{{task: answer_log_likelihood_zh, limit: {ITEMS}}}]" for part in ("dev", "test")
+        *(f"recipe.scoring.{part}=[{{task: answer_log_likelihood_zh, limit: {ITEMS}}}]" for part in ("dev", "test")),
+        "recipe.data.train.transfer.max_new_tokens=4",
     ],
 }
 
 
 @pytest.fixture(scope="module")
 def own_home(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home for all twins, with an untrained model in the place of the one that alpaca_zh_base makes."""
+    """A home for all twins."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFT_SEARCH_HOME", str(home))
@@ -44,18 +46,20 @@ def run(name: str, home: Path, data_folder: Path) -> tuple[StudyFolder, dict[str
     changes = [*SHORT, *(DEMO if name.endswith("_demo") else ALPACA), *OWN.get(name, [])]
     changes += [f"study.confirm.seeds={SEEDS}"]
     if name.endswith("_small"):
-        _make_base(home, data_folder)
+        changes.append(f"recipe.model.path={_make_base(home, data_folder)}")
     assert search(str(shipped_study(name)), name=None, resume=False, confirm=True, overrides=changes) == 0
     folder = StudyFolder(study_path(load_document(shipped_study(name)).data["study"]["name"]))
     return folder, json.loads((folder.path / "report.json").read_text())
 
 
-def _make_base(home: Path, data_folder: Path) -> None:
+def _make_base(home: Path, data_folder: Path) -> Path:
+    """An untrained model in the place of the one that alpaca_zh_base makes."""
     from dft_search.demo.small_llama import Shape, make_small_llama
 
     place = home / "models" / "alpaca-zh-base" / "model"
     if not place.exists():
         make_small_llama([str(data_folder / "train/alpaca_en_zh.dev.jsonl")], place, Shape(1000, 4, 32))
+    return place
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -107,7 +111,14 @@ def _pareto(report: dict[str, Any]) -> None:
 def _methods(report: dict[str, Any]) -> None:
     """A row for each method in the table, on test."""
     (group,) = (group for group in report["supervision"]["groups"] if group["part"] == "test")
-    assert {"base", "sft", "tft", "dft"} <= {row["method"] for row in group["rows"]}
+    methods = {values["objective.method"] for values in report["contest"]["entries"].values()}
+    assert {"sft", "tft", "dft", "sdrrl"} <= methods <= {row["method"] for row in group["rows"]}
+
+
+def _sizes(report: dict[str, Any]) -> None:
+    """Both methods on as many rows as each size says."""
+    found = [tuple(values.values()) for values in report["contest"]["entries"].values()]
+    assert sorted(found) == [(method, rows) for method in ("clo", "tft") for rows in (20, 40, 80, 150)]
 
 
 SHOWN = {
@@ -116,6 +127,7 @@ SHOWN = {
     "pareto_english_demo": _pareto,
     "paper_methods_demo": _methods,
     "tournament_demo": _methods,
+    "clo_sizes_demo": _sizes,
 }
 
 
