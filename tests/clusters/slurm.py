@@ -33,7 +33,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
-SchedulerParameters=bf_interval=2
+SchedulerParameters=sched_interval=2
 GresTypes=gpu
 MpiDefault=none
 SwitchType=switch/none

@@ -50,17 +50,22 @@ esac
 """
 
 
+def write_programs(folder: Path, programs: dict[str, str]) -> None:
+    """Scripts of bash, by their names."""
+    folder.mkdir(parents=True)
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{body}")
+        (folder / name).chmod(0o755)
+
+
 class Job:
     """The script with its three values edited, among the stand-ins."""
 
     def __init__(self, folder: Path, work: str = "search mine.yaml"):
         self.home, self.record, self.number = folder / "home", folder / "record", 1_000_000 + os.getpid()
-        programs = folder / "venv" / "bin"
-        programs.mkdir(parents=True)
         self.record.mkdir()
-        for name, body in {"srun": SRUN, "scontrol": SCONTROL, "ray": RAY, "dft-search": PRODUCT}.items():
-            (programs / name).write_text(f"#!/usr/bin/env bash\n{body}")
-            (programs / name).chmod(0o755)
+        programs = {"srun": SRUN, "scontrol": SCONTROL, "ray": RAY, "dft-search": PRODUCT}
+        write_programs(folder / "venv" / "bin", programs)
         self.script = edited(folder, work=work, home=self.home, venv=folder / "venv")
         self.log = folder / "log"
 
