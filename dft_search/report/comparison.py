@@ -166,7 +166,7 @@ def compare_arms(
             primary,
             scale,
             champion=arms[champion].label,
-            baseline=arms[baseline].label if baseline else None,
+            baseline=_called(contest, baseline, arms) if baseline else None,
             champion_test=on_test[0],
             seeds=len(arms[champion].runs),
             is_baseline=champion in baselines and among == 1,
@@ -175,6 +175,10 @@ def compare_arms(
             looks=1 + len((about.get("seal") or {}).get("earlier", [])),
         ),
     }
+
+
+def _called(contest: Mapping[str, Any] | None, name: str, arms: Mapping[str, Arm]) -> str:
+    return entry_title(contest, name, arms[name].label) or arms[name].label
 
 
 def _arm(arm: Arm, tested: Sequence[RunScores], candidate: bool, lead: dict[str, Any]) -> dict[str, Any]:
