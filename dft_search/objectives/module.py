@@ -52,8 +52,8 @@ class ObjectiveModule(nn.Module):
 
         Returns:
             The scalar ``sum_t weight_t * sum_t / denominators_t``, float32 or wider, and the bare sums, detached,
-            float64: [T], then those of ``watched``. A term without any label, or that the batch leaves out, counts as
-            zero.
+            float64: [T], then [W] those of ``watched``, then [W] over how many rows or pairs. A term without any label,
+            or that the batch leaves out, counts as zero.
         """
         states = self._states(batch)
         counts = denominators.tolist()
@@ -72,20 +72,21 @@ class ObjectiveModule(nn.Module):
             if isinstance(term, DistilTerm):
                 loss, values[term.name] = distil_call(self.model, term, batch, states).weighted(scale[term.name])
                 parts.append(loss)
-        compared = self._state_values(batch, states)
+        compared, beside = self._state_values(batch, states)
         values |= compared
         parts += [value.sum() * scale[name] for name, value in compared.items()]
-        values |= watched
-        sums = {name: value.detach().sum(dtype=torch.float64) for name, value in values.items()}
+        watched |= beside
+        sums = {name: value.detach().sum(dtype=torch.float64) for name, value in (values | watched).items()}
         nothing = parts[0].new_zeros((), dtype=torch.float64)
-        names = [*(term.name for term in self.terms), *self.watched]
-        return sum(parts[1:], parts[0]), torch.stack([sums.get(name, nothing) for name in names])
+        told = [sums.get(name, nothing) for name in (*(term.name for term in self.terms), *self.watched)]
+        told += [nothing + len(watched.get(name, ())) for name in self.watched]
+        return sum(parts[1:], parts[0]), torch.stack(told)
 
     @property
-    def watched(self) -> dict[str, str]:
-        """Names of what pair terms tell beside their loss, such as ``preference/margin``, with the term of each."""
-        pairs = [term for term in self.terms if isinstance(term, PairTerm)]
-        return {f"{term.name}/{watch}": term.name for term in pairs for watch in term.watches}
+    def watched(self) -> tuple[str, ...]:
+        """Names of what terms tell beside their loss, such as ``preference/margin``."""
+        terms = [term for term in self.terms if isinstance(term, PairTerm | StateTerm)]
+        return tuple(f"{term.name}/{watch}" for term in terms for watch in term.watches)
 
     def terms_of(self, batch: Batch) -> list[Term]:
         """The terms that ``batch`` is for."""
@@ -102,7 +103,7 @@ class ObjectiveModule(nn.Module):
     def values_of(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
         """As ``values``, from states that are there already: of every layer that a term reads."""
         terms = self.terms_of(batch)
-        found = self._state_values(batch, states)
+        found, _ = self._state_values(batch, states)
         call = token_call(self.model, terms, batch, states)
         if call is not None:
             found |= call.open().terms
@@ -132,15 +133,17 @@ class ObjectiveModule(nn.Module):
         layers = {layer for term in self.terms_of(batch) for layer in layers_of(term)}
         return segmented_forward(self.model, batch.plan, layers)
 
-    def _state_values(self, batch: Batch, states: dict[int, Tensor]) -> dict[str, Tensor]:
-        found = {}
+    def _state_values(self, batch: Batch, states: dict[int, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses [R] by state term, and what those terms tell beside."""
+        found, beside = {}, {}
         for term in self.terms_of(batch):
             if isinstance(term, StateTerm):
                 english, target = batch.pools[term.name]
                 a = self._pooled(states, term.english, english, term.pooling)
                 b = self._pooled(states, term.target, target, term.pooling)
                 found[term.name] = term.compare(a, b)
-        return found
+                beside |= {f"{term.name}/{name}": told for name, told in term.watch(a.detach(), b.detach()).items()}
+        return found, beside
 
     def _pooled(self, states: dict[int, Tensor], side: Side, pool: Pool, pooling: Pooling) -> Tensor:
         """[R, D] in float32 at least."""

@@ -162,6 +162,25 @@ class StateTerm:
 
         return 1 - F.cosine_similarity(english, target, -1)
 
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """Names of what ``watch`` tells."""
+        return ("separation",)
+
+    def watch(self, english: "Tensor", target: "Tensor") -> "dict[str, Tensor]":
+        """How much closer a target state is to its own English one than to those of the other rows: [R] differences of
+        cosines, none of a row alone. Without negatives a loss may also fall because all states become alike; then this
+        falls to zero.
+        """
+        import torch.nn.functional as F
+
+        rows = len(target)
+        if rows < 2:
+            return {"separation": target.new_zeros(0)}
+        cosines = F.normalize(target, dim=-1) @ F.normalize(english, dim=-1).T
+        own = cosines.diagonal()
+        return {"separation": own - (cosines.sum(1) - own) / (rows - 1)}
+
 
 @dataclass(frozen=True)
 class ContrastTerm(StateTerm):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +42,8 @@ class TrialView:
     """One run of the study, whatever its phase or outcome.
 
     `objective` is what the recipe really uses (`Objective.canonical`, with real layers): a supervision that is off is
-    absent. `losses` holds (step, value) by term, `total` among them.
+    absent. `losses` holds (step, value) by term, `total` among them, and `separations`
+    of the terms that compare states how far they tell rows apart.
     """
 
     number: int
@@ -64,6 +66,7 @@ class TrialView:
     message: str | None
     points: tuple[PointView, ...]
     losses: Mapping[str, tuple[tuple[int, float], ...]]
+    separations: Mapping[str, tuple[tuple[int, float], ...]]
     items: Mapping[str, list[float]]
     test_items: Mapping[str, list[float]]
     perf: Mapping[str, float] = field(default_factory=dict)
@@ -287,7 +290,8 @@ def _trial(home: Path, template: Mapping[str, Any], depth: int | None, unread: l
         mlflow_run_id=about.get("mlflow_run_id"),
         message=about.get("message"),
         points=tuple(_points(reports)),
-        losses=_losses(reports),
+        losses=_curves(reports, re.compile(r"loss/(.+)")),
+        separations=_curves(reports, re.compile(r"(.+)/separation")),
         items=_items(_read_json(home / "items.json", unread)),
         test_items=_items(_read_json(home / "items_test.json", unread)),
         perf=about.get("perf") or {},
@@ -322,15 +326,16 @@ def _points(reports: list[dict[str, Any]]) -> list[PointView]:
     return [points[fraction] for fraction in sorted(points)]
 
 
-def _losses(reports: list[dict[str, Any]]) -> dict[str, tuple[tuple[int, float], ...]]:
-    """By term the finite losses by step; a step told twice (after a resume) counts as told last."""
+def _curves(reports: list[dict[str, Any]], metric: re.Pattern[str]) -> dict[str, tuple[tuple[int, float], ...]]:
+    """By term the finite values by step of a metric, in whose name the group is the term; a step told twice (after a
+    resume) counts as told last."""
     curves: dict[str, dict[int, float]] = {}
     for report in reports:
         for record in report.get("history") or ():
             for key, value in (record.get("metrics") or {}).items():
-                finite = _number(value)
-                if key.startswith("loss/") and finite is not None:
-                    curves.setdefault(key.removeprefix("loss/"), {})[int(record["step"])] = finite
+                finite, named = _number(value), metric.fullmatch(key)
+                if named and finite is not None:
+                    curves.setdefault(named.group(1), {})[int(record["step"])] = finite
     return {term: tuple(sorted(curve.items())) for term, curve in curves.items()}
 
 

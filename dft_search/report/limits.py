@@ -1,7 +1,7 @@
 """What a study could not conclude, each as one sentence that follows from its numbers."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import NormalDist
 from typing import Any
@@ -11,6 +11,8 @@ from dft_search.report.collect import ScoreView, StudyView, TrialView
 from dft_search.report.wording import Scale, describe_objective, listed, plural
 
 IDLE_FEATURE_LOSS = 0.05  # a cosine distance that starts below this has little left to teach
+TOLD_APART, COLLAPSED = 0.01, 0.1  # a separation (difference of cosines) to speak of; what is left of it in a collapse
+SHOWN = 5  # trials that a sentence names
 LUCK = 0.025  # how often guessing may pass for more than chance: about two standard errors for one run
 
 
@@ -45,6 +47,7 @@ def unconcluded(view: StudyView, report: Mapping[str, Any]) -> list[str]:
         *_of_the_scores(view, report, scale),
         *_of_the_trials(view),
         *_of_the_features(view),
+        *_of_the_separations(view),
         *_of_the_record(view, report),
     ]
 
@@ -121,6 +124,27 @@ def _of_the_features(view: StudyView) -> Iterator[str]:
                 f"{plural(len(runs), 'run')}: there was little for it to teach there "
                 f"(objective.{term}: try another layer, span query, skip_bos true)."
             )
+
+
+def _of_the_separations(view: StudyView) -> Iterator[str]:
+    """Compared states that became alike for all rows: so a loss without negatives is met, and nothing is learned."""
+    for term in sorted({term for trial in view.trials for term in trial.separations}):
+        runs = [trial for trial in view.trials if len(trial.separations.get(term, ())) > 1]
+        fallen = [trial for trial in runs if _has_collapsed([value for _, value in trial.separations[term]])]
+        if fallen:
+            yield (
+                f"The states that {term} compares may have collapsed in {len(fallen)} of {plural(len(runs), 'run')}: "
+                f"at the end those of a row's two languages are hardly closer to each other than to those of other "
+                f"rows ({term}/separation; {listed([f'trial {trial.number}' for trial in fallen[:SHOWN]])}"
+                f"{', ...' if len(fallen) > SHOWN else ''}), so a small {term} loss says little "
+                f"(objective.{term}: try stop_gradient_english: true, a smaller weight, or another layer)."
+            )
+
+
+def _has_collapsed(separations: Sequence[float]) -> bool:
+    """Whether rows were told apart at first, and over the last tenth of the steps no more."""
+    tail = separations[-max(1, len(separations) // 10) :]
+    return separations[0] > TOLD_APART and sum(tail) / len(tail) < COLLAPSED * separations[0]
 
 
 def _of_the_record(view: StudyView, report: Mapping[str, Any]) -> Iterator[str]:

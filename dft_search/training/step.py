@@ -128,7 +128,7 @@ class Stepper:
         device = session.device
         counts = prepared.counts
         watched = self._built.module.watched
-        found = torch.zeros(1 + len(counts) + len(watched), dtype=torch.float64, device=device)
+        found = torch.zeros(1 + len(counts) + 2 * len(watched), dtype=torch.float64, device=device)
         for number, batch in enumerate(prepared.batches):
             # a micro-batch has the same rows whatever the number of ranks, so it gets the same dropout too
             torch.manual_seed(derive(self._seed, "step", step, number * session.world_size + session.rank))
@@ -148,11 +148,11 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         metrics = {"loss/total": float(total[0])}
-        of_term = dict(zip(self._recipe.objective.term_names, counts, strict=True))
-        told = {f"loss/{name}": name for name in of_term} | watched
-        for (name, term), value in zip(told.items(), total[1:-1], strict=True):
-            if of_term[term] > 0:  # else it is not this step's turn
-                metrics[name] = float(value / of_term[term])
+        told = [*(f"loss/{name}" for name in self._recipe.objective.term_names), *watched]
+        sums, over = total[1 : 1 + len(told)], torch.cat([counts, total[1 + len(told) : -1]])
+        for name, value, count in zip(told, sums, over, strict=True):
+            if count > 0:  # else it is not this step's turn
+                metrics[name] = float(value / count)
         metrics |= {"learning_rate": rate, "grad_norm": norm}
         seconds = max(time.perf_counter() - prepared.started, 1e-9)
         metrics["perf/tokens_per_s"] = prepared.tokens / seconds

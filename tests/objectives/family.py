@@ -108,7 +108,7 @@ def compare(model: Any, options: dict[str, Any], bound: float, plain: Any = None
     batch = collate(rows, objective, LAYERS, has_bos=True)
     loss, sums = module(batch, batch.counts)
     loss.backward()
-    for name, found in zip(objective.term_names, sums / batch.counts, strict=True):
+    for name, found in zip(objective.term_names, sums[: len(expected)] / batch.counts, strict=True):
         assert relative(found, expected[name].detach()) < bound, name
     same_gradients(model, plain, bound)
 

@@ -9,6 +9,7 @@ import torch
 from dft_search.objectives.batch import collate
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
+from dft_search.objectives.terms import Side, StateRead, StateTerm
 from tests.models.tiny import LAYERS, LENGTHS, VOCABULARY, make_model, make_rows
 
 LOGITS = {"conversion": {"layer": 1}, "thinking": {"layer": 3}}
@@ -89,7 +90,8 @@ def test_micro_batches_add_up(options: dict[str, Any]) -> None:
     for part, _ in found:
         part.backward()
     assert torch.allclose(sum(part for part, _ in found), loss, rtol=1e-6)
-    assert torch.allclose(sum(part for _, part in found), sums, rtol=1e-6)
+    terms = len(objective.term_names)  # what is watched beside them depends on the rows of a micro-batch
+    assert torch.allclose(sum(part for _, part in found)[:terms], sums[:terms], rtol=1e-6)
     for name, parameter in parts.named_parameters():
         assert torch.allclose(parameter.grad, whole.get_parameter(name).grad, rtol=1e-5, atol=1e-9), name
 
@@ -119,3 +121,26 @@ def test_bfloat16_is_reduced_in_float32() -> None:
     assert loss.dtype == torch.float32
     assert abs(float(loss.detach() - exact.detach())) < 0.05 * float(exact.detach())
     assert model.lm_head.weight.grad.dtype == torch.bfloat16
+
+
+def test_separation_is_how_much_closer_a_row_is_to_its_own_translation() -> None:
+    english = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]])
+    target = torch.tensor([[1.0, 1.0], [0.0, 1.0], [4.0, 3.0]])
+    half = 0.5**0.5
+    cosines = [[half, half, 1.4 * half], [0.0, 1.0, 0.8], [0.8, 0.6, 0.96]]
+    expected = [cosines[r][r] - sum(cosines[r][s] for s in range(3) if s != r) / 2 for r in range(3)]
+    side = Side(1, lambda row, has_bos: StateRead((), ()))
+    term = StateTerm("conversion", 1.0, side, side, "mean")
+    assert term.watch(english, target)["separation"].tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(term.watch(english[:1], target[:1])["separation"]) == 0  # nothing to be told apart from
+
+
+def test_what_is_watched_comes_with_its_count() -> None:
+    objective = Objective(**FEATURES)
+    module = ObjectiveModule(make_model("llama"), objective)
+    assert module.watched == ("conversion/separation", "thinking/separation")
+    for rows, count in ((make_rows(LENGTHS), len(LENGTHS)), (make_rows(LENGTHS)[:1], 0)):
+        batch = collate(rows, objective, LAYERS, has_bos=True)
+        _, sums = module(batch, batch.counts)
+        assert sums[5:].tolist() == [count] * 2
+        assert bool(sums[3:5].any()) == bool(count)

@@ -436,6 +436,24 @@ def test_a_feature_loss_that_starts_near_zero_is_told(writer: Callable[..., Any]
     assert "The thinking loss on features" not in limits
 
 
+def test_states_that_have_collapsed_are_told(writer: Callable[..., Any]) -> None:
+    made = writer()
+    made.study()
+    feature = {**DEEP, "conversion": {"supervision": "feature", "layer": 2, "weight": 0.3}}
+    for number, (first, last) in enumerate([(0.3, 0.01), (0.3, 0.25), (0.001, 0.0)]):
+        made.trial(number, feature, 0.5)
+        path = made.folder / "trials" / f"t{number:04d}" / "reports.jsonl"
+        reports = [json.loads(line) for line in path.read_text().splitlines()]
+        records = [record for report in reports for record in report["history"]]
+        for place, record in enumerate(records):
+            share = place / (len(records) - 1)
+            record["metrics"]["conversion/separation"] = first + (last - first) * min(1.0, 1.5 * share)
+        path.write_text("".join(json.dumps(report) + "\n" for report in reports))
+    limits = " ".join(build_report(made.folder)["limits"])
+    assert "The states that conversion compares may have collapsed in 1 of 3 runs" in limits
+    assert "(conversion/separation; trial 0)" in limits and "The states that thinking" not in limits
+
+
 def test_a_score_that_is_no_plain_mean_is_compared_by_its_items(finished: Path, tmp_path: Path) -> None:
     """Its items are kept under score/NAME; without them the comparison would know the seeds alone."""
     folder = tmp_path / "weighted"
