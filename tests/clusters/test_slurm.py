@@ -52,8 +52,7 @@ def test_a_study_goes_on_through_the_queue(slurm, reference, tmp_path, monkeypat
         slurm.run("scancel", "--signal=USR1", "--batch", job)  # as before the time limit: a clean stop
         wait_for(lambda _: slurm.state(job) == "PENDING")
         (record,) = study.records().values()
-        assert record.outcome == "interrupted" and list(study.folder.trial(0).glob("checkpoints/*"))
-        assert "back into the queue" in log.read_text()
+        assert record.outcome == "interrupted" and "back into the queue" in log.read_text()
         wait_for(in_confirmation)
         slurm.run("scontrol", "requeue", job)  # as after a node failure: everything ends at once
         wait_for(lambda _: slurm.state(job) == "PENDING")
