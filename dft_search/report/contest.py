@@ -30,7 +30,7 @@ def leads_over_tft(
         return {}
     names = [name for name in tested if name not in (REFERENCE, "base")]
     found = {name: compare(tested[name], tested[REFERENCE], maximize=maximize, clusters=clusters) for name in names}
-    adjusted = {}
+    adjusted: dict[str, float] = {}
     for family in ([n for n in names if n not in placebos], [n for n in names if n in placebos]):
         adjusted |= holm({name: found[name].bare_p for name in family})
     return {name: _shown(result, adjusted[name]) for name, result in found.items()}

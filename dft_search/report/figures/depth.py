@@ -162,8 +162,8 @@ def _of_the_top(points: Sequence[Mapping[str, Any]], depth: int, scale: Scale, *
 
 
 def _table(found: Mapping[str, Any], scale: Scale) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    head = ("layer", "supervision", "minus TFT (95 % interval)", "p", "p after Holm", "seeds")
-    head += ("placebo minus TFT", "English", "placebo's English", "FLOPs over TFT's")
+    head = ["layer", "supervision", "minus TFT (95 % interval)", "p", "p after Holm", "seeds"]
+    head += ["placebo minus TFT", "English", "placebo's English", "FLOPs over TFT's"]
     rows = []
     for point in found["points"]:
         lead, placebo = point["minus_tft"], point["placebo"] or {}
