@@ -135,7 +135,8 @@ class ObjectiveModule(nn.Module):
 
     def _state_values(self, batch: Batch, states: dict[int, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses [R] by state term, and what those terms tell beside."""
-        found, beside = {}, {}
+        found: dict[str, Tensor] = {}
+        beside: dict[str, Tensor] = {}
         for term in self.terms_of(batch):
             if isinstance(term, StateTerm):
                 english, target = batch.pools[term.name]
