@@ -148,7 +148,7 @@ class Definition:
                 continue
             if key in self.space.by_key or self.recipe.objective.sections[other].on:
                 none[key] = "none"
-        if LANGUAGES in self.space.by_key:
+        if LANGUAGES in self.space.by_key or self.recipe.objective.generation.languages != ["target"]:
             none[LANGUAGES] = ["target"]
         if name == "sft":
             return {"objective.method": "sft", **none}

@@ -87,6 +87,16 @@ def test_the_hash_is_over_what_a_recipe_really_uses(world):
     assert len({definition.recipe_for({**deep, "objective.thinking.layer": layer}).hash for layer in (2, 3)}) == 2
 
 
+def test_plain_tft_is_plain_whatever_the_template_generates(world):
+    data = study(world, first_points=[])
+    data["recipe"]["objective"] |= {"generation": {"languages": ["target", "english"]}}
+    path = world / "both.yaml"
+    path.write_text(to_yaml(data))
+    definition = load_study(path)
+    assert definition.loss_of("tft") == {"method": "tft"} and definition.loss_of("sft") == {"method": "sft"}
+    assert "generation" not in definition.loss_of("thinking_at_top")
+
+
 def test_a_condition_that_never_holds_is_told(world):
     space = {"training.clip_norm": {"float": [0.5, 1.0], "when": {"objective.method": "sft"}}}
     assert "space.training.clip_norm: can never apply" in problem(world, space=space, first_points=[])
