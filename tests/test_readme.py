@@ -69,7 +69,7 @@ def test_the_recipe_block_is_valid() -> None:
     from dft_search.config import build
     from dft_search.training.recipe import Recipe
 
-    (block,) = [text for text in blocks("README.md", "yaml") if text.startswith("recipe:")]
+    (block,) = [text for text in blocks("README.md", "yaml") if text.startswith("recipe:") and "model:" in text]
     recipe = build(Recipe, parse_document(block, "README.md"), ("recipe",))
     assert recipe.objective.thinking.layer == "50%"
 
@@ -89,18 +89,19 @@ def test_the_study_block_is_valid() -> None:
     assert [parameter.key for parameter in space.parameters][0] == "training.trainable"
 
 
-def test_the_alignment_block_is_valid() -> None:
+@pytest.mark.parametrize(("method", "searched"), [("mid_align", 2), ("clo", 1), ("sdrrl", 1)])
+def test_the_block_of_a_method_is_valid(method: str, searched: int) -> None:
     from dft_search.config import build, known_keys
-    from dft_search.objectives.options import Objective
     from dft_search.search.space import read_space
-    from dft_search.training.options import TrainingOptions
     from dft_search.training.recipe import Recipe
 
-    (block,) = [text for text in blocks("README.md", "yaml") if "mid_align" in text]
+    (block,) = [text for text in blocks("README.md", "yaml") if f"method: {method}" in text]
     document = parse_document(block, "README.md")
-    assert build(Objective, document, ("recipe", "objective")) == Objective(method="mid_align")
-    assert build(TrainingOptions, document, ("recipe", "training")).micro_batch_rows == 32
-    assert len(read_space(document, 32, known_keys(Recipe)).parameters) == 2
+    section = document.data["recipe"]
+    section.setdefault("data", {}).setdefault("train", {"files": ["rows.jsonl"]})
+    section["data"]["target_language"], section["model"] = "zh", {"path": "base"}
+    assert build(Recipe, document, ("recipe",)).method == method
+    assert len(read_space(document, 32, known_keys(Recipe)).parameters) == searched
 
 
 def test_the_judge_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
