@@ -14,6 +14,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 from ray.train.v2._internal.execution.controller.state import ResizingState
 
 from dft_search.launch.memory_watch import MemoryWatch
+from dft_search.launch.network import Meeting
 from dft_search.launch.place import without
 
 SAVE_SECONDS = 600.0  # a group that has to change waits so long for its checkpoint
@@ -32,7 +33,7 @@ class ElasticTrainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = without(super()._create_default_callbacks(), DatasetsCallback)
-        return [*callbacks, _Changes(self.slot), MemoryWatch(self.slot)]
+        return [Meeting(), *callbacks, _Changes(self.slot), MemoryWatch(self.slot)]
 
 
 class _Changes(ControllerCallback, WorkerGroupCallback):

@@ -18,6 +18,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
 from dft_search.launch.memory_watch import MemoryWatch
+from dft_search.launch.network import Meeting
 
 
 class PlacedTrainer(TorchTrainer):
@@ -35,7 +36,7 @@ class PlacedTrainer(TorchTrainer):
     def _create_default_callbacks(self) -> list[Any]:
         # the cleaner would give our place back when a controller dies
         callbacks = without(super()._create_default_callbacks(), PlacementGroupCleanerCallback, DatasetsCallback)
-        return [*callbacks, _InPlace(self.place), MemoryWatch(self.slot)]
+        return [Meeting(), *callbacks, _InPlace(self.place), MemoryWatch(self.slot)]
 
 
 def without(callbacks: Sequence[Any], *kinds: type) -> list[Any]:
