@@ -111,8 +111,10 @@ def _entry(
         told = f"{share:.2f} times as long, for the FLOPs of plain TFT"
         shorter = variant(session, name, entry, longer(recipe, share), told)
         entry = replace(shorter, source=record.trial, candidate=True)
+    of_method, loss = all(key.startswith("objective.") for key in values), recipe.objective.canonical()
     for arm in controls:
-        is_its_method = arm.name == recipe.method and all(key.startswith("objective.") for key in values)
+        # by the loss too: a mixture of TFT with another term is called tft, and is not plain TFT
+        is_its_method = of_method and arm.name == recipe.method and arm.recipe.objective.canonical() == loss
         if is_its_method or arm.recipe.hash == entry.recipe.hash:
             return replace(arm, candidate=True)
     return entry

@@ -71,6 +71,25 @@ def test_the_best_recipe_of_each_combination_enters_and_tft_is_the_arm(world, tm
     assert {plan.source for plan in plans.values()} <= kept and len(kept) == 4
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("objective.retention.supervision", ["none", "distillation"]),
+        ("objective.generation.languages", [["target"], ["target", "english"]]),
+    ],
+)
+def test_a_mixture_of_tft_with_another_term_is_an_entry_of_its_own(key, values, world, tmp_path):
+    """Its method is called tft too, but it is not the arm: what was best of it would never be run."""
+    space = {METHOD: {"choice": ["tft", "dft"]}, key: {"choice": values}, RATE: {"choice": [0.001, 0.003]}}
+    search = searched(defined(world, space, METHOD), tmp_path / "s", {"0.003": 0.1, str(values[1]): 0.5})
+    contest = plan_contest(search.session)
+    plans = {plan.name: plan for plan in contest.plans}
+    assert set(plans) == {"method_tft", "method_dft", "tft"} and set(contest.entries) == {"method_tft", "method_dft"}
+    mixture, tft = plans["method_tft"], plans["tft"]
+    assert mixture.candidate and mixture.point[key] == values[1] and mixture.source is not None
+    assert not tft.candidate and tft.recipe.objective.canonical() == {"method": "tft"}
+
+
 def test_a_value_without_a_completed_recipe_is_told_as_missing(world, tmp_path):
     definition = defined(world, METHODS, METHOD, arms=["tft", "sft"])
     search = searched(definition, tmp_path / "s", {})
