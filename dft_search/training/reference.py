@@ -4,6 +4,8 @@ Rows are read in parts of fixed size and in passes of fixed size, so that a valu
 nor on who computes it. Where parts are kept, and how processes share the work, is ``kept.py``'s.
 """
 
+import hashlib
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +21,7 @@ from dft_search.models.live import LiveModel, Steps
 from dft_search.objectives.batch import BaseRow, collate
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
-from dft_search.objectives.terms import DistilTerm, Term, uses_base
+from dft_search.objectives.terms import DistilTerm, PairTerm, Term, uses_base
 from dft_search.objectives.turns import Turn
 from dft_search.training.kept import Kept, make_once
 from dft_search.training.session import Session
@@ -94,7 +96,7 @@ def read_reference(
     parts = -(-len(data) // PART_ROWS)
     tensors, ends = {}, {}
     for term in terms:
-        about = {**facts, **asked_of(term), "rows": data.fingerprint, "layout": [LAYOUT, PART_ROWS, PASS_ROWS]}
+        about = {**facts, **asked_of(term, data), "rows": data.fingerprint, "layout": [LAYOUT, PART_ROWS, PASS_ROWS]}
         maker = _Maker(term, objective, module, live, data, session, stop)
         found = make_once(Kept(place, KIND, about, parts), session, maker.make, load)
         ends[term.name] = torch.cat([part.pop("sizes") for part in found]).cumsum(0).tolist()
@@ -102,11 +104,23 @@ def read_reference(
     return Reference(tensors, ends, None if numbers is None else {row: place for place, row in enumerate(numbers)})
 
 
-def asked_of(term: Term) -> dict[str, Any]:
-    """What a term asks of the base, apart from the rows."""
+def asked_of(term: Term, data: Encoded) -> dict[str, Any]:
+    """What a term asks of the base about ``data``: of which kind, and where it reads each row. Its options may decide
+    about that, so its name says nothing."""
+    assert isinstance(term, PairTerm | DistilTerm), f"{term.name} asks nothing of the base"
+    digest = hashlib.sha256()
+    for row in data:
+        if isinstance(term, DistilTerm):
+            reads = [term.read(row, data.has_bos)]
+        else:
+            reads = [answer for pair in term.read(row, data.has_bos) for answer in pair]
+        for read in reads:
+            digest.update(f"{len(reads)} {'/'.join(read.path)} {len(read.labels)}:".encode())
+            digest.update(array("i", read.positions).tobytes() + array("i", read.labels).tobytes())
+    found = {"layer": term.layer, "reads": digest.hexdigest()[:16]}
     if isinstance(term, DistilTerm):
-        return {"asked": "next tokens", "top": term.top}
-    return {"asked": f"pairs of {term.name}"}
+        return {"asked": "next tokens", "top": term.top, **found}
+    return {"asked": "pairs", **found}
 
 
 class _Maker:

@@ -139,7 +139,7 @@ class Workspace:
             Interrupted: it was to stop; the finished parts are kept.
         """
         built, terms = self.latest, recipe.objective.terms(self.latest.model.config.num_hidden_layers)
-        asked = tuple(sorted(str(asked_of(term)) for term in terms if uses_base(term)))
+        asked = tuple((term.name, str(asked_of(term, data))) for term in terms if uses_base(term))
         options = recipe.model.model_dump(include={"path", "revision", "dtype"})
         facts = {"base": fingerprint, "model": None if fingerprint else options, "compute": str(built.compute)}
         key = (place, asked, data.fingerprint, str(facts), None if wanted is None else tuple(wanted))

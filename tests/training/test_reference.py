@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from dft_search.data.encode import EncodedRow
+from dft_search.objectives import preference, retention
+from dft_search.objectives.preference import read_pairs
+from dft_search.objectives.readings import after_prompt
+from dft_search.objectives.terms import Pair, TokenRead
 from dft_search.training import kept, reference
 from dft_search.training.places import names
 from dft_search.training.reference import Reference
@@ -83,6 +88,32 @@ def test_once_for_all_runs_that_ask_the_same(world: Path, tmp_path: Path) -> Non
     assert len(names(place)) == 2
     train(make_recipe(world, "tft"), tmp_path / "f", kept=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_terms_of_one_name_that_read_other_places_are_asked_anew(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an option of a plug-in may decide. In a warm process and a cold one: no term gets what another one asked."""
+
+    def swapped(row: EncodedRow, has_bos: bool) -> list[Pair]:
+        return [(rejected, chosen) for chosen, rejected in read_pairs(row, has_bos)]
+
+    def of_target(row: EncodedRow, prompt: str, answer: str) -> TokenRead:
+        return after_prompt(row, "target_prompt", "target_answer")
+
+    workspaces = {name: Workspace() for name in ("clo", "retained")}
+    first = {name: read_base(make_recipe(world, name), tmp_path, workspace) for name, workspace in workspaces.items()}
+    monkeypatch.setattr(preference, "read_pairs", swapped)
+    monkeypatch.setattr(retention, "after_prompt", of_target)
+    for workspace in (workspaces["clo"], Workspace()):
+        found = read_base(make_recipe(world, "clo"), tmp_path, workspace)
+        said, before = (one.tensors["preference"]["log_probs"] for one in (found, first["clo"]))
+        assert torch.allclose(said, before.flip(1), rtol=1e-5) and not torch.allclose(said, before, rtol=1e-5)
+    for workspace in (workspaces["retained"], Workspace()):
+        recipe = make_recipe(world, "retained")
+        data, found = workspace.encoded(recipe), read_base(recipe, tmp_path, workspace)
+        sizes = [len(found.row(number)["retention"]["ids"]) for number in range(len(data))]
+        assert sizes == [len(row.segments["target_answer"]) for row in data]
 
 
 def test_any_number_of_ranks_says_the_same(world: Path, ranks: Ranks, tmp_path: Path) -> None:
