@@ -18,7 +18,7 @@ from dft_search.objectives.readings import Reading
 from dft_search.objectives.registry import BUILT_IN, all_methods, find_method
 from dft_search.objectives.retention import RetentionOptions
 from dft_search.objectives.section import TermContext, TermOptions
-from dft_search.objectives.terms import Term
+from dft_search.objectives.terms import PairTerm, Term
 from dft_search.objectives.thinking import ThinkingOptions
 
 
@@ -137,13 +137,17 @@ class Objective(Options):
         """The terms of the loss on a model with ``num_layers`` blocks.
 
         Raises:
-            RequestError: a section gives its term another name than its own.
+            RequestError: a section gives its term another name than its own, or two terms compare pairs of answers.
         """
         context = TermContext(num_layers, self.reading, self.inner_norm)
         terms = {name: options.term(context) for name, options in self.resolved(num_layers).supervisions.items()}
         for name, term in terms.items():
             if term.name != name:
                 raise RequestError(Problem(f"section '{name}' makes a term called '{term.name}'", expected=name))
+        if len(pairs := [name for name, term in terms.items() if isinstance(term, PairTerm)]) > 1:
+            # the head takes the pairs of one term
+            said = f"{' and '.join(pairs)} compare pairs of answers"
+            raise RequestError(Problem(said, key="recipe.objective", expected="one such term in a loss"))
         return (*self._generation(num_layers), *terms.values())
 
     def _generation(self, num_layers: int) -> list[Term]:

@@ -26,6 +26,9 @@ from dft_search.objectives.compute import compute_loss
 from dft_search.objectives.flops import batch_flops
 from dft_search.objectives.module import ObjectiveModule
 from dft_search.objectives.options import Objective
+from dft_search.objectives.preference import PreferenceOptions, PreferenceTerm, read_pairs
+from dft_search.objectives.retention import RetentionOptions
+from dft_search.objectives.section import TermContext
 from tests.models.tiny import LAYERS, LENGTHS, VOCABULARY, make_model, make_rows
 from tests.objectives.based import batch_of, moved
 from tests.objectives.family import SHIPPED, relative, same_gradients
@@ -298,6 +301,18 @@ def test_a_mistake_gets_one_clear_line(lines: str, message: str) -> None:
     with pytest.raises(RequestError) as caught:
         build(Objective, parse_document(f"objective:\n  {lines}\n", "f.yaml"), ("objective",))
     assert len(caught.value.problems) == 1 and message in str(caught.value)
+
+
+def test_two_terms_that_compare_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a method of a package may have them: the head takes the pairs of one, the other's loss would be zero."""
+
+    def term(options: RetentionOptions, context: TermContext) -> PreferenceTerm:
+        return PreferenceTerm("retention", 1.0, context.num_layers, read_pairs, PreferenceOptions())
+
+    monkeypatch.setattr(RetentionOptions, "term", term)
+    with pytest.raises(RequestError, match="preference and retention compare pairs of answers"):
+        check_objective(Objective(**{**clo(), "retention": DISTILLED}), LAYERS, "full")
+    assert len(Objective(method="tft", retention=DISTILLED).terms(LAYERS)) == 2
 
 
 def test_they_reach_whatever_trains() -> None:
