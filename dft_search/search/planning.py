@@ -48,7 +48,7 @@ def plan(path: str, *, offline: bool, overrides: Iterable[str]) -> dict[str, Any
     empty |= {"smallest_effect": None, "first_points": [], "warnings": []}
     try:
         definition = load_study(path, overrides)
-        rows = None if offline else _count_rows(definition.recipe)
+        rows = None if offline else _count_rows(definition)
     except RequestError as error:
         return {"valid": False, "fits": False, **empty, "problems": [asdict(problem) for problem in error.problems]}
     spec, most = slot_spec(definition.options.slots, ""), most_slots(definition.options)
@@ -93,10 +93,13 @@ def slot_spec(shape: Slots, folder: str) -> SlotSpec:
     return SlotSpec(shape.workers, shape.gpus_per_worker, shape.cpus_per_worker, folder, halve=shape.halve_micro_batch)
 
 
-def _count_rows(recipe: Recipe) -> int:
+def _count_rows(definition: Definition) -> int:
+    from dft_search.search.row_check import check_rows
     from dft_search.training.rows import training_rows
 
-    return len(training_rows(recipe).rows)
+    count = len(training_rows(definition.recipe).rows)
+    check_rows(definition)
+    return count
 
 
 def _steps(recipe: Recipe, rows: int | None) -> int | None:

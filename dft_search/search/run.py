@@ -154,6 +154,7 @@ def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any], 
     """Read the rows once, before anything expensive: params for MLflow, what study.json says about the data, and what
     MLflow says."""
     from dft_search.data.rows import read_rows
+    from dft_search.search.row_check import check_rows
     from dft_search.training.rows import training_rows
 
     recipe = definition.recipe
@@ -167,5 +168,6 @@ def _read_data(definition: Definition) -> tuple[dict[str, Any], dict[str, Any], 
     }
     if recipe.needs.made:
         training_rows(recipe)  # what is wrong with other files is said now
+    check_rows(definition)
     data = {"rows": len(rows.rows), "dropped": rows.dropped, "fingerprint": rows.fingerprint}
     return facts, data, StudyInputs(recipe, rows)
