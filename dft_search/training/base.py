@@ -25,6 +25,16 @@ def model_files(folder: str) -> list[Path]:
     return [path for path in sorted(Path(folder).iterdir()) if path.name == "config.json" or path.suffix in weights]
 
 
+def tokenizer_files(folder: str) -> list[Path]:
+    """A model folder's tokenizer files, by name."""
+    beside = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
+    return [
+        path
+        for path in sorted(Path(folder).iterdir())
+        if path.name in beside or path.name.startswith("tokenizer") or path.suffix in (".model", ".spm")
+    ]
+
+
 def hash_files(paths: Iterable[Path]) -> str:
     """16 hex digits over names, sizes and contents of files as they are now, large ones as in ``fingerprint``."""
     digest = hashlib.sha256()

@@ -79,7 +79,8 @@ def run_training(recipe: Recipe, run: Run, reporter: Reporter, session: Session,
         raise RequestError(Problem(f"the ranks of run '{run.name}' were given different recipes or seeds"))
     place = run.kept or join(run.folder, "kept")
     try:
-        teacher = Teacher(recipe, workspace, session, reporter, place=place, folder=run.folder)
+        rows = run.micro_batch_rows
+        teacher = Teacher(recipe, workspace, session, reporter, place=place, folder=run.folder, micro_batch_rows=rows)
         answers = teacher.answers() if recipe.needs.made else None
         data = workspace.encoded(recipe, answers)
         built = workspace.build(recipe, session, run.seed)

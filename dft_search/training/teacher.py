@@ -50,13 +50,22 @@ class Teacher:
         reporter: asked between two parts whether to stop.
         place: for what is kept; the same for all runs of a study.
         folder: of the run; the teacher ``sft`` keeps its checkpoints in it.
+        micro_batch_rows: of its training, in place of what the recipe says or leaves to choice.
     """
 
     def __init__(
-        self, recipe: Recipe, workspace: Workspace, session: Session, reporter: Reporter, *, place: str, folder: str
+        self,
+        recipe: Recipe,
+        workspace: Workspace,
+        session: Session,
+        reporter: Reporter,
+        *,
+        place: str,
+        folder: str,
+        micro_batch_rows: int | None = None,
     ):
         self.recipe, self.workspace, self.session, self.reporter = recipe, workspace, session, reporter
-        self.place = place
+        self.place, self._micro_batch_rows = place, micro_batch_rows
         self.options: TransferOptions = recipe.data.train.transfer
         self._school = join(folder, "teacher")  # checkpoints of the teacher's own training
         self._live: LiveModel | None = None
@@ -105,8 +114,9 @@ class Teacher:
 
         def make(number: int | None) -> bytes | None:
             self._look_for_stop()
-            if number is None:
-                return None
+            return together(self.session, lambda: None if number is None else translated(number))
+
+        def translated(number: int) -> bytes:
             if not loaded:
                 loaded.append(Translator(options, str(self.session.device)))
             mine = answers[number * PART : (number + 1) * PART]
@@ -182,7 +192,7 @@ class Teacher:
 
         recipe, seed = self._recipe(), derive("teacher")
         if self.options.teacher == "sft":
-            run = Run("teacher", seed, self._school, rungs=[])
+            run = Run("teacher", seed, self._school, rungs=[], micro_batch_rows=self._micro_batch_rows)
             end = run_training(recipe, run, _Stoppable(self.reporter), self.session, self.workspace)
             if end.outcome == "interrupted":
                 raise Interrupted("stopped while the teacher was trained")
@@ -244,6 +254,11 @@ def _model_facts(recipe: Recipe) -> Mapping[str, Any]:
 
 
 def _weights(model: str) -> dict[str, str]:
-    """What identifies a model: what is in its folder, or its name on the hub."""
+    """What identifies a model and its tokenizer: what is in its folder, or its name on the hub."""
     folder = Path(expand_path(model))
-    return {"weights": base.fingerprint(str(folder)) if folder.is_dir() else model}
+    if not folder.is_dir():
+        return {"weights": model}
+    return {
+        "weights": base.fingerprint(str(folder)),
+        "tokenizer": base.hash_files(base.tokenizer_files(str(folder))),
+    }

@@ -1,6 +1,8 @@
 """``sdrrl`` as a run: a teacher answers once, in parts; its answers are kept, shared, and the same for any ranks."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from dft_search.data.row import MadeRow
+from dft_search.training import loop
 from dft_search.training import teacher as module
 from dft_search.training.recipe import Recipe, check_recipe
 from dft_search.training.rows import training_rows
@@ -76,6 +79,34 @@ def test_a_run_learns_from_its_teacher(world: Path, tmp_path: Path, asked: list[
     own = {row.id: row for row in training_rows(recipe).rows}
     assert any(row.tgt_output != own[row.id].tgt_output for row in made)  # not all is learned by heart
     assert len(rows.rows) == len(own)
+
+
+def test_the_teacher_is_trained_with_the_rows_that_fit(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ran out of memory goes on with smaller micro-batches, also where it was its teacher that did."""
+    sizes: list[int] = []
+
+    class Noted(loop.Stepper):
+        def __init__(self, *given: Any, **options: Any):
+            super().__init__(*given, **options)
+            sizes.append(self.micro_rows)
+
+    monkeypatch.setattr(loop, "Stepper", Noted)
+    run = loop.Run("tiny", 5, str(tmp_path / "run"), [], micro_batch_rows=2)
+    end = loop.run_training(make(world), run, Memory(), Session.from_environment(CPU), Workspace())
+    assert end.outcome == "completed" and sizes == [2, 2]
+
+
+def test_another_tokenizer_is_another_teacher(world: Path, tmp_path: Path, asked: list[int]) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(world / "llama", model)
+    recipe = make(world, teacher=str(model))
+    ask(recipe, tmp_path / "kept", tmp_path / "run")
+    file = model / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()), indent=3))
+    ask(recipe, tmp_path / "kept", tmp_path / "run")
+    assert sum(asked) == 2 * ROWS
 
 
 def test_cheap_options_ask_nobody_again(world: Path, tmp_path: Path, asked: list[int]) -> None:
