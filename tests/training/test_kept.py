@@ -59,6 +59,19 @@ def test_each_part_is_made_once(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 2 and all(name.startswith("squares-") for name in names(tmp_path))
 
 
+def test_what_another_process_has_made_meanwhile_stays_the_only_one(tmp_path: Path) -> None:
+    """Its bits may be others (on a GPU): whoever has read the first file must find the same ones again."""
+    one = kept(tmp_path)
+
+    def make(number: int | None) -> bytes | None:
+        assert number is not None
+        one.write(number, json.dumps(-number).encode())
+        return json.dumps(number**2).encode()
+
+    mine = make_once(one, ALONE, make, json.loads)
+    assert mine == [-number for number in range(PARTS)] == squares(one) and len(names(one.folder)) == PARTS
+
+
 def test_what_was_interrupted_goes_on(tmp_path: Path) -> None:
     made: list[int] = []
     with pytest.raises(KeyboardInterrupt):
