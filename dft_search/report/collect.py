@@ -14,6 +14,7 @@ from dft_search.config import Problem, RequestError, load_document, nearest
 from dft_search.config.lock import FolderLock
 from dft_search.objectives.options import Objective
 from dft_search.objectives.plugins import GENERATION
+from dft_search.objectives.registry import all_methods
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,9 @@ class TrialView:
         parts = key.split(".")
         if parts[0] != "objective" or len(parts) < 2 or parts[1] in self.objective:
             return True
+        if parts[1] == GENERATION:  # absent where it is as by default
+            method, asked = all_methods().get(self.method), self.params.get("objective.method")
+            return method is None or asked != self.method or (method.generates == "target" and not method.makes_rows)
         if len(parts) == 2:
             return parts[1] not in ("reading", "inner_norm")
         return parts[2] == "supervision" and self.params[key] == "none"

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from dft_search.report import build_report
+from dft_search.report.collect import collect
 from dft_search.report.export import write_figures
 from dft_search.report.figures.curves import highlighted
 from dft_search.report.figures.parallel import ABSENT
@@ -44,6 +46,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict[str, Any]:
     return build_report(folder)
+
+
+def test_generation_as_it_is_by_default_is_used_where_the_method_leaves_a_choice(folder: Path) -> None:
+    """What is as it is by default is no part of the canonical recipe, and a setting of the trial all the same."""
+    trials = {trial.number: trial for trial in collect(folder).trials}
+    searched = {"objective.generation.languages": ["target"], "objective.generation.reduction": "mean"}
+    unused = {
+        number: replace(trials[number], params={"objective.method": trials[number].method, **searched}).unused
+        for number in (0, 3, 5, 8)
+    }
+    assert {number for number, keys in unused.items() if keys} == {5} and unused[5] == set(searched)
+    english = {"objective.method": "tft", "objective.generation.languages": ["english"]}  # which is what sft is
+    assert not replace(trials[5], params=english).unused
 
 
 def test_the_leaderboard_names_methods(report: dict[str, Any], folder: Path) -> None:
