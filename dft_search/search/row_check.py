@@ -54,7 +54,8 @@ def _recipes(definition: Definition) -> Iterator[tuple[str, Value, Recipe]]:
 def _telling(parameter: Parameter) -> list[Value]:
     """Values with which rows may be missing."""
     if parameter.key == ROWS:
-        return [max((value for value in parameter.choices if isinstance(value, int)), default=int(parameter.high))]
+        sizes = [value for value in parameter.choices if isinstance(value, int)]
+        return [max(sizes)] if sizes else [] if parameter.choices else [int(parameter.high)]
     return parameter.values() if parameter.key.startswith(TRANSFER) and parameter.choices else []
 
 
