@@ -83,10 +83,11 @@ def item_inputs(scoring: ScoringOptions, part: Part) -> list[DataInput]:
     ]
 
 
-def _key(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
-    """What decides about the rows of a recipe: its data options, as far as its method uses them."""
+def _key(recipe: Recipe) -> tuple[str, tuple[str, ...], bool]:
+    """What decides about the rows of a recipe: its data options, as far as its method uses them; plain text is others
+    than the same rows' answers."""
     train, unused = recipe.data.train, recipe.data.train.unused(recipe.needs)
-    return train.model_dump_json(exclude=unused), tuple(sorted(unused))
+    return train.model_dump_json(exclude=unused), tuple(sorted(unused)), recipe.needs.text
 
 
 def _described(entry: str | FileJoin | HubSet) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import pytest
 
 from dft_search.config import RequestError
 from dft_search.config.document import to_yaml
+from dft_search.data.rows import read_rows
 from dft_search.search.definition import load_study
+from dft_search.search.inputs import StudyInputs
 from dft_search.search.planning import plan
 from dft_search.search.row_check import check_rows
 from tests.search.small import study, write_world
@@ -64,3 +66,11 @@ def test_rows_that_are_there(world):
         LEXICON: {"choice": ["aligner", str(world / "words.txt")], "when": {METHOD: "sdrrl"}},
     }
     check_rows(load_study(written(world, space)))
+
+
+def test_the_record_of_plain_text_is_not_that_of_the_answers(world):
+    recipe = load_study(written(world, {METHOD: {"choice": ["tft", "lm"]}})).recipe
+    text = recipe.model_copy(update={"objective": recipe.objective.model_copy(update={"method": "lm"})})
+    inputs = StudyInputs(recipe, read_rows(recipe.data.train, needs=recipe.needs))
+    assert inputs.training(text).digest == read_rows(text.data.train, needs=text.needs).fingerprint
+    assert inputs.training(text).digest != inputs.training(recipe).digest
