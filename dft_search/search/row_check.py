@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dft_search.config import Problem, RequestError
+from dft_search.data.rows import read_rows
 from dft_search.search.definition import Definition
 from dft_search.search.space import Parameter, Value
+from dft_search.synthesis.transfer import make_transfer
 from dft_search.training.recipe import Recipe
-from dft_search.training.rows import training_rows
 
 METHOD, ROWS, TRANSFER = "objective.method", "data.train.rows", "data.train.transfer."
+FEW = 1000  # rows that others are made of here: enough to see that they can be
 
 
 def check_rows(definition: Definition) -> None:
@@ -27,7 +29,9 @@ def check_rows(definition: Definition) -> None:
             continue
         seen.add(_key(recipe))
         try:
-            training_rows(recipe)
+            rows = read_rows(recipe.data.train, needs=recipe.needs).rows
+            if recipe.needs.made:
+                make_transfer(rows[:FEW], recipe.data.train.transfer, recipe.data.target_language, None)
         except RequestError as error:
             for problem in error.problems:
                 said = f"{value!r}: " + (f"{problem.file}: " if problem.file else "") + problem.message
