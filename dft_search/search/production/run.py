@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from dft_search.config import InfrastructureError, Problem, RequestError, home
@@ -22,7 +23,7 @@ from dft_search.search.signals import stop_signals
 from dft_search.tracking.audit import check_access
 from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
-from dft_search.training.places import download, remove
+from dft_search.training.places import download, is_remote, remove
 
 EXIT = {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 3}
 LOOK_SECONDS = 1.0  # between two looks at steps
@@ -175,8 +176,9 @@ def _leave(request: Request, record: Record, uri: str, outcome: Outcome, message
         raise InfrastructureError(f"training {outcome}: {message.strip().splitlines()[-1] if message else ''}")
     say(f"Training {outcome} after {seconds:.0f} s")
     if outcome is Outcome.COMPLETED:
-        if request.production.storage is not None:
-            download(request.model, request.folder / "model")
+        model = request.folder / "model"
+        if is_remote(request.model) or Path(request.model).resolve() != model.resolve():
+            download(request.model, model)
             remove(request.model)
         written = {"name": request.name, "seed": request.seed, "recipe_hash": request.recipe.hash}
         write_json(
