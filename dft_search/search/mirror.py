@@ -148,7 +148,7 @@ def fetch(url: str, path: Path | None = None) -> Path:
     there, here = json.loads(told), folder.read_state()
     if here and here.get("id") != there.get("id"):
         raise RequestError(Problem(f"another study '{name}' is in {folder.path}", expected="DFT_SEARCH_HOME elsewhere"))
-    if here and folder.study_file.exists() and _is_as_new(here, there):
+    if here and folder.study_file.exists() and _is_as_new(here, there) and not _is_longer(root, folder):
         return folder.path
     trials = names(join(root, "trials"))
     for old in folder.path.glob("trials/t*"):
@@ -172,6 +172,12 @@ def _is_as_new(here: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
     if not last:
         return bool(here.get("sessions", 0) >= there.get("sessions", 0))
     return last[-1] in here.get(SESSIONS, [])
+
+
+def _is_longer(root: str, folder: StudyFolder) -> bool:
+    """Whether the journal there, which only grows, is ahead: a session went on after it was copied from there."""
+    here = folder.journal.stat().st_size if folder.journal.exists() else 0
+    return len(read_bytes(join(root, folder.journal.name)) or b"") > here
 
 
 def is_known(name: str, storage: str) -> bool:

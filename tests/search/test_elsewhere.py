@@ -199,6 +199,19 @@ def test_sessions_are_told_apart_and_not_counted(folder, url, tmp_path, monkeypa
     assert not (there.trial(0) / "items_test.json").exists()
 
 
+def test_a_session_that_went_on_after_it_was_copied_is_newer(folder, url, tmp_path, monkeypatch):
+    """Its machine had been silent for a while, and counted as dead."""
+    folder.update_state(session_ids=["a"])
+    Mirror(folder, URL).sync()
+    there = StudyFolder(elsewhere(tmp_path, monkeypatch))
+    fetch(url)
+    folder.journal.write_text("line\nlater\n")
+    Mirror(folder, URL).sync()
+    there.update_state(sessions=2, session_ids=["a", "b"])  # refused: the other one was back
+    fetch(url)
+    assert there.journal.read_text() == "line\nlater\n" and there.read_state()["session_ids"] == ["a"]
+
+
 def test_resume_by_name_takes_up_what_another_machine_has_done_since(folder, url, tmp_path, monkeypatch):
     text = to_yaml({**load_document(shipped_study("quickstart")).data})
     folder.study_file.write_text(text.replace("name: quickstart", f"name: tiny\n  storage: {URL}"))
