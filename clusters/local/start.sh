@@ -10,13 +10,14 @@ if [ -s "$folder/pid" ] && ps -ww -o args= -p "$(cat "$folder/pid")" 2>/dev/null
 fi
 mkdir -p "$folder"
 chmod 700 "$folder"
+rm -f "$folder/log" # of a head that was killed: it would say that this one is up
 export RAY_USAGE_STATS_ENABLED=0
 unset RAY_ADDRESS
 # with --block, one process keeps the daemons of this head and takes them along; setsid keeps it from this terminal
 setsid ray start --head --block --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1 --disable-usage-stats \
   --temp-dir="$folder/ray" "$@" >"$folder/log" 2>&1 </dev/null &
 echo $! >"$folder/pid"
-until grep -q "Ray runtime started" "$folder/log"; do
+until grep -qs "Ray runtime started" "$folder/log"; do
   if ! kill -0 "$(cat "$folder/pid")" 2>/dev/null; then
     cat "$folder/log" >&2
     rm -f "$folder/pid"
