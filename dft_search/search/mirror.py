@@ -198,7 +198,10 @@ def fetch_if_known(name: str, storage: str | None, path: Path | None = None) -> 
 def _holder(root: str) -> Holder | None:
     """Who has last put its name into a study's place."""
     beat = read_bytes(join(root, HOLDER))
-    return Holder(**json.loads(beat)) if beat else None
+    try:
+        return Holder(**json.loads(beat)) if beat else None
+    except (ValueError, TypeError):  # not every file system writes a file at once
+        return None
 
 
 def _refuse_two(root: str, name: str) -> None:

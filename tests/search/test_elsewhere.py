@@ -160,6 +160,10 @@ def test_two_drivers_that_begin_at_once_are_one(folder, tmp_path):
         with folder.lock.held(), mirrored(folder, str(tmp_path / "shared")):
             pass
     assert not (study / "study.json").exists()
+    (study / HOLDER).write_text('{"host": "far-')  # half a word is nobody's
+    with folder.lock.held(), mirrored(folder, str(tmp_path / "shared")):
+        pass
+    assert (study / "study.json").exists()
 
 
 def test_a_fetch_that_was_cut_off_is_done_again(folder, url, tmp_path, monkeypatch):
