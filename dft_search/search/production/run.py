@@ -16,6 +16,7 @@ from dft_search.launch.nodes import Needs, NodeCheck
 from dft_search.search.inputs import training_input
 from dft_search.search.nodes import node_check, refuse_lacking, section
 from dft_search.search.outcomes import Outcome
+from dft_search.search.production.alone import alone
 from dft_search.search.production.progress import RunProgress
 from dft_search.search.production.record import Record
 from dft_search.search.production.request import Request, read_request
@@ -41,7 +42,7 @@ def train(path: str, overrides: Iterable[str]) -> int:
         0 when it completed, 3 when it was interrupted.
 
     Raises:
-        RequestError: the file is wrong, or NAME holds a finished model.
+        RequestError: the file is wrong, NAME holds a finished model, or another driver trains it.
         InfrastructureError: it does not fit the cluster, or the run failed.
     """
     request = read_request(path, overrides)
@@ -53,7 +54,7 @@ def train(path: str, overrides: Iterable[str]) -> int:
         raise RequestError(problems)
     facts, read = _facts(request)
     check_access(uri)
-    with connected("; the same command goes on from the newest checkpoint") as ours:
+    with alone(request), connected("; the same command goes on from the newest checkpoint") as ours:
         room = survey()
         if problems := check_uri(uri, nodes=len(room.nodes) + room.grows):
             raise RequestError(problems)
