@@ -2,6 +2,7 @@
 # Starts a Ray head on loopback, with the job server at http://127.0.0.1:8265. Options for `ray start` may follow.
 # What belongs to it is in one folder (LOCAL_RAY, default /tmp/dft-search-ray-UID), so that stop.sh ends this head alone.
 set -euo pipefail
+command -v ps >/dev/null || { echo "needs ps (Debian: apt-get install procps)" >&2; exit 1; }
 folder="${LOCAL_RAY:-/tmp/dft-search-ray-$(id -u)}" # short: Ray keeps sockets in it
 here="$(cd "$(dirname "$0")" && pwd)"
 if [ -s "$folder/pid" ] && ps -ww -o args= -p "$(cat "$folder/pid")" 2>/dev/null | grep -qF -- "--temp-dir=$folder/ray"; then
