@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Ends the head that start.sh started (with the same LOCAL_RAY), and no other Ray of this machine.
 set -euo pipefail
+command -v ps >/dev/null || { echo "needs ps (Debian: apt-get install procps)" >&2; exit 1; }
 folder="${LOCAL_RAY:-/tmp/dft-search-ray-$(id -u)}"
 pid="$(cat "$folder/pid" 2>/dev/null || true)"
 # a number may have gone to another process since

@@ -15,7 +15,7 @@ die() {
 }
 
 case "$DATABASE" in
-  *:*:*@*) die "the password belongs into a file (PASSWORD_FILE), not into DATABASE" 2 ;;
+  *:*:*@* | *[?\&]password=*) die "the password belongs into a file (PASSWORD_FILE), not into DATABASE" 2 ;;
   postgresql://*/*) ;;
   *) die "DATABASE is postgresql://USER@HOST:PORT/NAME, with a host and a name" 2 ;;
 esac

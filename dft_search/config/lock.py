@@ -42,6 +42,10 @@ class Holder:
     def is_here(self) -> bool:
         return self.host == socket.gethostname()
 
+    def is_same(self, other: "Holder") -> bool:
+        """Whether both are one process."""
+        return (self.host, self.pid, self.born) == (other.host, other.pid, other.born)
+
     def is_alive(self) -> bool:
         """Whether it can still be at work: here, the process is looked for; elsewhere, its signs of life decide."""
         if self.is_here:
@@ -57,6 +61,11 @@ class Holder:
             f"dft-search stop, or to wait: its last sign of life was {seconds:.0f} s ago, after {SILENT_SECONDS:g} s "
             f"without one it counts as dead (if you know that it is, remove {lock})"
         )
+
+
+def this_process() -> Holder:
+    """This process, with a sign of life."""
+    return Holder(socket.gethostname(), os.getpid(), _born(os.getpid()) or 0, time.time())
 
 
 class FolderLock:
@@ -127,10 +136,9 @@ def _beating(file: IO[str]) -> Iterator[None]:
     """Keep signs of life in the open file; leave it empty."""
 
     def beat() -> None:
-        holder = Holder(socket.gethostname(), os.getpid(), _born(os.getpid()) or 0, time.time())
         file.seek(0)
         file.truncate()
-        file.write(json.dumps(asdict(holder)))
+        file.write(json.dumps(asdict(this_process())))
         file.flush()
 
     def beat_again() -> None:

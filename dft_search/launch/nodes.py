@@ -22,7 +22,7 @@ from dft_search.models.options import ModelOptions
 from dft_search.training.places import is_remote, join, read_bytes, remove, upload
 from dft_search.training.recipe import Recipe, check_recipe
 
-ANSWER_SECONDS = 60.0  # a node that has not answered by then counts as not there
+ANSWER_SECONDS = 180.0  # a node that just came imports torch slowly, and may fetch items from the hub
 DECIDING = ("dft-search", "ray", "torch", "transformers", "peft", "lm-eval")  # packages that decide about results
 SOURCES = ("*.py", "*.yaml")
 TRAIN, MODEL = "recipe.data.train.files", "recipe.model.path"
@@ -202,7 +202,12 @@ class NodeCheck:
         finally:
             if token is not None:
                 remove(token)
-        return differences(own, dict(zip(_labels(nodes), found, strict=True)), self.needs)
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        labelled = zip(nodes, _labels(nodes), found, strict=True)
+        # spot machines go as they come: one that has gone lacks nothing
+        return differences(
+            own, {label: sight for node, label, sight in labelled if node["NodeID"] in alive}, self.needs
+        )
 
 
 def leave_word(place: str) -> str:
@@ -278,7 +283,7 @@ def _compared(own: Sight, there: Sight, needs: Needs) -> Iterable[Problem]:
             yield Problem(f"no such file or folder: {text}", key=TRAIN)
         elif size != here:
             yield Problem(f"{text} has {size} bytes there, {here} here", key=TRAIN)
-    if there.model is not None and there.model != own.model:
+    if None not in (there.model, own.model) and there.model != own.model:
         yield Problem("config.json of the model is another one there", key=MODEL)
     yield from (problem for problem in there.wrong if problem not in own.wrong)
     if there.place is not None and own.place is None:

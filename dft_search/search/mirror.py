@@ -4,23 +4,26 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dft_search.config import InfrastructureError, Problem, RequestError
 from dft_search.config.background import repeated
-from dft_search.config.lock import Holder
-from dft_search.search.study_folder import StudyFolder, check_name, studies_folder, study_path
-from dft_search.training.places import is_remote, join, names, normal, read_bytes, upload
+from dft_search.config.files import write_bytes
+from dft_search.config.lock import Holder, this_process
+from dft_search.search.study_folder import SESSIONS, StudyFolder, check_name, studies_folder, study_path
+from dft_search.training.places import is_remote, join, names, normal, read_bytes, remove, upload
 
 MIRROR_SECONDS = 10.0  # between two looks at what has changed
 HOLDER = "holder.json"
+STATE = "study.json"
 _TRIAL_FILES = ("trial.json", "recipe.yaml", "reports.jsonl", "items.json", "items_test.json", "test_scores.json")
 _STUDY_FILES = (
-    *("study.yaml", "study.json", "layers.json", "items.json", "seal.json", "confirmation.json"),
+    *("study.yaml", STATE, "layers.json", "items.json", "seal.json", "confirmation.json"),
     *("report.json", "report.html"),
 )
 
@@ -37,6 +40,7 @@ class Mirror:
         self.folder, self.root = folder, join(normal(storage), folder.path.name, "study")
         self.sent: dict[str, tuple[int, int]] = {}
         self.syncing = threading.Lock()
+        self.taken: Holder | None = None  # another driver, which has taken the study over
 
     def sync(self) -> None:
         """Send what has changed since the last time.
@@ -70,23 +74,42 @@ class Mirror:
     def kept(self) -> Iterator[None]:
         """Send changes every few seconds during the block, and once more behind it. Says there who is at work.
 
+        A driver that could not say so for a while may find that another one has taken the study over. Nothing is sent
+        any more then, or it would write over what that one has done since; the study here is asked to stop.
+
         Raises:
-            InfrastructureError: the storage cannot be reached at the beginning or at the end.
+            RequestError: another driver is at work on it.
+            InfrastructureError: the storage cannot be reached at the beginning or at the end, or was taken over.
         """
 
-        def send() -> None:
+        def send() -> bool:
             with contextlib.suppress(InfrastructureError, OSError):  # the last time counts
+                self.taken = self._other()
+                if self.taken is not None:
+                    self.folder.ask_to_stop("stop")
+                    return True
                 self._beat()
                 self.sync()
+            return False
 
+        _refuse_two(self.root, self.folder.path.name)
         self._beat()
         self.sync()
         try:
             with repeated(send, MIRROR_SECONDS):
                 yield
         finally:
-            self.sync()
-            self._beat(last=True)
+            self.taken = self.taken or self._other()
+            if self.taken is None:
+                self.sync()
+                self._beat(last=True)
+        if self.taken is not None:
+            raise InfrastructureError(f"study '{self.folder.path.name}' was taken over by {self.taken}")
+
+    def _other(self) -> Holder | None:
+        """Another driver that has put its name over ours, whether or not it still lives."""
+        there = _holder(self.root)
+        return None if there is None or there.is_same(this_process()) else there
 
     def _beat(self, *, last: bool = False) -> None:
         holder = self.folder.lock.read()
@@ -98,11 +121,12 @@ class Mirror:
             upload(file, join(self.root, HOLDER))
 
 
-def fetch(url: str) -> Path:
+def fetch(url: str, path: Path | None = None) -> Path:
     """Bring a study that another machine ran into this machine's home, unless what is here is as new.
 
     Args:
         url: of the study: its ``study.storage``, a folder or a URL, with the study's name behind it.
+        path: where its folder is, or shall be; by default in the home.
 
     Returns:
         its folder.
@@ -114,46 +138,87 @@ def fetch(url: str) -> Path:
     place = normal(url)
     name = place.partition("?")[0].rpartition("/")[2]
     check_name(name)
-    root, folder = join(place, "study"), StudyFolder(studies_folder() / name)
-    told = read_bytes(join(root, "study.json"))
+    root, folder = join(place, "study"), StudyFolder(path or studies_folder() / name)
+    told = read_bytes(join(root, STATE))
     if told is None or read_bytes(join(root, "study.yaml")) is None:
         raise RequestError(
             Problem(f"no study at {place.partition('?')[0]}", expected="the study's storage and its name")
         )
-    beat = read_bytes(join(root, HOLDER))
-    holder = Holder(**json.loads(beat)) if beat else None
-    if holder is not None and holder.beat and holder.is_alive():
-        raise RequestError(Problem(f"study '{name}' is being run by {holder}", expected=holder.advice(Path(HOLDER))))
+    _refuse_two(root, name)
     there, here = json.loads(told), folder.read_state()
     if here and here.get("id") != there.get("id"):
         raise RequestError(Problem(f"another study '{name}' is in {folder.path}", expected="DFT_SEARCH_HOME elsewhere"))
-    if here and here.get("sessions", 0) >= there.get("sessions", 0):
+    if here and folder.study_file.exists() and _is_as_new(here, there) and not _is_longer(root, folder):
         return folder.path
-    for trial in names(join(root, "trials")):
+    trials = names(join(root, "trials"))
+    for old in folder.path.glob("trials/t*"):
+        if (
+            old.name not in trials
+        ):  # begun here after the last word that the storage has; its journal knows nothing of it
+            remove(old)
+    for trial in trials:
         _bring(join(root, "trials", trial), folder.path / "trials" / trial, _TRIAL_FILES)
-    _bring(root, folder.path, (*_STUDY_FILES[1:], folder.journal.name))
-    _bring(root, folder.path, _STUDY_FILES[:1])  # the file that makes it a study
+    _bring(root, folder.path, (*(file for file in _STUDY_FILES if file != STATE), folder.journal.name))
+    _bring(root, folder.path, (STATE,))  # last: it says that all is here
     return folder.path
 
 
-def fetch_if_known(name: str, storage: str | None) -> None:
+def _is_as_new(here: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether a study's state here has seen the last session of that in the storage.
+
+    Counting is not enough: a session here of which the storage never heard has the number of another one there.
+    """
+    last = there.get(SESSIONS, [])
+    if not last:
+        return bool(here.get("sessions", 0) >= there.get("sessions", 0))
+    return last[-1] in here.get(SESSIONS, [])
+
+
+def _is_longer(root: str, folder: StudyFolder) -> bool:
+    """Whether the journal there, which only grows, is ahead: a session went on after it was copied from there."""
+    here = folder.journal.stat().st_size if folder.journal.exists() else 0
+    return len(read_bytes(join(root, folder.journal.name)) or b"") > here
+
+
+def is_known(name: str, storage: str) -> bool:
+    """Whether a storage has a study of this name."""
+    return read_bytes(join(normal(storage), name, "study", STATE)) is not None
+
+
+def fetch_if_known(name: str, storage: str | None, path: Path | None = None) -> None:
     """``fetch`` where the storage knows the study; a new one has nothing there yet.
 
     Raises:
         RequestError, InfrastructureError: as ``fetch``.
     """
-    if storage is not None:
-        url = join(normal(storage), name)
-        if read_bytes(join(url, "study", "study.json")) is not None:
-            fetch(url)
+    if storage is not None and is_known(name, storage):
+        fetch(join(normal(storage), name), path)
+
+
+def _holder(root: str) -> Holder | None:
+    """Who has last put its name into a study's place."""
+    beat = read_bytes(join(root, HOLDER))
+    try:
+        return Holder(**json.loads(beat)) if beat else None
+    except (ValueError, TypeError):  # not every file system writes a file at once
+        return None
+
+
+def _refuse_two(root: str, name: str) -> None:
+    """Raises RequestError where a living driver is at work."""
+    holder = _holder(root)
+    if holder is not None and holder.beat and holder.is_alive() and not holder.is_same(this_process()):
+        raise RequestError(Problem(f"study '{name}' is being run by {holder}", expected=holder.advice(Path(HOLDER))))
 
 
 def _bring(place: str, folder: Path, files: tuple[str, ...]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Copy files into a folder, each at once; what is not there goes here too."""
     for name in files:
         content = read_bytes(join(place, name))
-        if content is not None:
-            (folder / name).write_bytes(content)
+        if content is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            write_bytes(folder / name, content)
 
 
 def mirrored(folder: StudyFolder, storage: str | None) -> contextlib.AbstractContextManager[None]:

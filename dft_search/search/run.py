@@ -14,14 +14,14 @@ from dft_search.launch.connect import connected, in_ray_job
 from dft_search.search.definition import ENTROPY, Definition, load_study
 from dft_search.search.entropy_point import with_entropy
 from dft_search.search.inputs import StudyInputs
-from dft_search.search.mirror import fetch_if_known, find_study, mirrored
+from dft_search.search.mirror import fetch_if_known, find_study, is_known, mirrored
 from dft_search.search.nodes import node_check, study_needs
 from dft_search.search.options import Transfer
 from dft_search.search.phases import go_on, run_phases
 from dft_search.search.planning import slot_spec
 from dft_search.search.progress import Progress
 from dft_search.search.signals import stop_signals
-from dft_search.search.study_folder import StudyFolder, check_name, studies_folder
+from dft_search.search.study_folder import SESSIONS, StudyFolder, check_name, studies_folder
 from dft_search.tracking.audit import check_access
 from dft_search.tracking.secrets import mask
 from dft_search.tracking.uri import check_uri, resolve_uri
@@ -50,6 +50,13 @@ def search(path: str, *, name: str | None, resume: bool, confirm: bool | None, o
                 )
             )
         _same_study(definition, folder)
+    elif not resume and (storage := definition.options.storage) and is_known(definition.options.name, storage):
+        raise RequestError(
+            Problem(
+                f"study '{definition.options.name}' exists in {storage}",
+                expected="--resume to go on with it, or --name for another one",
+            )
+        )
     return _run(definition, folder, confirm=confirm)
 
 
@@ -59,6 +66,8 @@ def resume(name: str, *, confirm: bool | None = None) -> int:
     ``name`` is its name, the path of its folder, or the URL where its storage lies.
     """
     folder = StudyFolder(find_study(name))
+    # another machine may have gone on with it since
+    fetch_if_known(folder.path.name, load_study(folder.study_file).options.storage, folder.path)
     return _run(load_study(folder.study_file), folder, confirm=confirm)
 
 
@@ -116,7 +125,10 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool | None) -
         confirm = state.get("confirm", True) if confirm is None else confirm
         try:
             folder.update_state(
-                id=state.get("id") or uuid.uuid4().hex, sessions=state.get("sessions", 0) + 1, confirm=confirm
+                id=state.get("id") or uuid.uuid4().hex,
+                sessions=state.get("sessions", 0) + 1,
+                session_ids=[*state.get(SESSIONS, []), uuid.uuid4().hex],
+                confirm=confirm,
             )
             write_text(folder.study_file, to_yaml(_study_data(definition)))
             with Progress(options, definition.space) as progress, mirrored(folder, options.storage):

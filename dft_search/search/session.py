@@ -77,6 +77,11 @@ class StudySession:
         with self.lock:
             known = self.records.get(record.trial)
             self.leaving.discard(record.trial)
+            if known is not None and known.params != record.params:
+                # mirrored just before its machine was lost, and its number was not: it was given out again
+                remove(self.folder.checkpoints(record.trial, self.options.storage))
+                remove(self.folder.trial(record.trial))
+                known = None
             if known is not None:
                 if known.outcome == Outcome.ABANDONED:  # its checkpoint is gone: it begins anew
                     known.logged_step, known.fraction, known.dev = 0, 0.0, None

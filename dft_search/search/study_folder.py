@@ -17,6 +17,7 @@ from dft_search.search.outcomes import RUNNING
 from dft_search.training.places import join, normal
 
 CONFIRMATION = 10_000  # trials of the confirmation are numbered from here, so that the search may be extended
+SESSIONS = "session_ids"  # in study.json: one for every session, in their order
 BASELINES = 20_000  # the untrained base model; trials of sub-studies follow
 
 

@@ -83,7 +83,11 @@ class Pods:
     def __exit__(self, *_: object) -> None:
         for process in reversed(self.started):
             process.send_signal(signal.SIGTERM)  # with --block it takes its daemons along
-            process.wait(timeout=60)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:  # the others are to end all the same
+                process.kill()
+                process.wait()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _start(self, group: dict[str, Any], options: dict[str, Any]) -> None:

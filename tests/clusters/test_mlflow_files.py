@@ -1,6 +1,7 @@
 """The Kubernetes and systemd files of `clusters/mlflow`, held against schemas, systemd and rules."""
 
 import copy
+import os
 import re
 import shutil
 import subprocess
@@ -43,6 +44,25 @@ def claims(of: list[Manifest]) -> dict[str, dict[str, Any]]:
     own = {each["metadata"]["name"]: each["spec"] for each in of if each["kind"] == "PersistentVolumeClaim"}
     templates = [claim for each in of for claim in each.get("spec", {}).get("volumeClaimTemplates", [])]
     return own | {each["metadata"]["name"]: each["spec"] for each in templates}
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("postgresql://dft@127.0.0.1:5432/mlflow", True),
+        ("postgresql://dft@[::1]:5432/mlflow?sslmode=require", True),
+        ("postgresql://dft:geheim@127.0.0.1/mlflow", False),
+        ("postgresql://127.0.0.1/mlflow?user=dft&password=geheim", False),
+        ("mysql://dft@127.0.0.1/mlflow", False),
+    ],
+)
+def test_a_password_in_the_url_would_be_seen_by_everybody(url: str, taken: bool, tmp_path: Path) -> None:
+    """It would be in the server's command line."""
+    common = shutil.copy(FOLDER / "common.sh", tmp_path)
+    command = ["bash", "-euc", f". {common}; echo taken"]
+    done = subprocess.run(command, env={**os.environ, "DATABASE": url}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == ((0, "taken") if taken else (2, ""))
+    assert "geheim" not in done.stderr and len(done.stderr.splitlines()) == (0 if taken else 1)
 
 
 # --- rules ---

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,8 +93,11 @@ def raylets(node: Node) -> int:
 def nodes() -> Iterator[list[Node]]:
     need_sshd()
     Path("/tmp/ray").mkdir(exist_ok=True)
+    before = set(Path(tempfile.gettempdir()).glob("ray-config-*"))  # Ray keeps one for each file that it has seen
     with running_nodes(3) as found:
         yield found
+    for cache in set(Path(tempfile.gettempdir()).glob("ray-config-*")) - before:
+        cache.unlink()
 
 
 @pytest.mark.slow

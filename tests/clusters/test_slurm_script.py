@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,9 @@ esac
 
 
 def write_programs(folder: Path, programs: dict[str, str]) -> None:
-    """Scripts of bash, by their names."""
+    """Scripts of bash, by their names, and the environment's `python`, which the machine may have none of."""
     folder.mkdir(parents=True)
+    programs = {**programs, "python": f'exec {sys.executable} "$@"'}
     for name, body in programs.items():
         (folder / name).write_text(f"#!/usr/bin/env bash\n{body}")
         (folder / name).chmod(0o755)

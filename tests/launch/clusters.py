@@ -29,7 +29,8 @@ def free_port() -> int:
 
 def may_mount() -> bool:
     """Whether nodes can be given file systems of their own here."""
-    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+    known = shutil.which("unshare") is not None
+    return known and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
 
 
 class OwnCluster:

@@ -48,6 +48,7 @@ def test_start_a_job_and_stop_leave_another_cluster_alone(environment):
     options = [f"--{name}={free_port()}" for name in PORTS]
     with OwnCluster(cpus=1) as other:
         before = {process.pid for process in other.processes(name="raylet") + other.processes(name="gcs_server")}
+        (Path(folder) / "log").write_text("Ray runtime started")  # of a head that was killed
         started = run(environment, SCRIPTS / "start.sh", "--num-cpus=1", f"--dashboard-port={dashboard}", *options)
         try:
             assert started.returncode == 0, started.stdout + started.stderr

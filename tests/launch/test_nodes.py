@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dft_search.config import InfrastructureError, Problem
-from dft_search.launch.nodes import Needs, Sight, differences, leave_word, look
+from dft_search.launch.nodes import Needs, NodeCheck, Sight, differences, leave_word, look
 from dft_search.training.places import names, remove
 from tests.search.small import study, write_world
 
@@ -55,6 +55,27 @@ def test_each_thing_is_a_line_that_names_the_node(own, change: Callable[[Sight],
 def test_what_is_wrong_here_too_is_no_difference(own):
     wrong = replace(own, wrong=(Problem("no task"),), place="cannot be used", sizes=dict.fromkeys(own.sizes))
     assert told(wrong, a=wrong) == []
+
+
+def test_a_model_that_the_driver_cannot_load_is_not_compared(own):
+    """A head that trains nothing may hold the model's config.json alone."""
+    here = replace(own, model=None, wrong=(Problem("'m' holds no weights (*.safetensors)"),))
+    assert told(here, a=own) == []
+
+
+def test_a_node_that_goes_while_it_is_asked_lacks_nothing(monkeypatch):
+    """A spot machine that is taken away ends no study."""
+    import ray
+
+    def nodes(alive: bool) -> list[dict[str, Any]]:
+        shape = {"NodeManagerAddress": "10.0.0.1", "NodeManagerHostname": "n", "Resources": {"CPU": 1.0}}
+        return [{"NodeID": "a", "Alive": True, **shape}, {"NodeID": "b", "Alive": alive, **shape}]
+
+    for alive, lines in ((True, 2), (False, 1)):
+        answers = iter([nodes(True), nodes(alive)])
+        monkeypatch.setattr(ray, "nodes", answers.__next__)
+        monkeypatch.setattr("dft_search.launch.nodes._ask", lambda asked, *_: ["worn out", "node died"][: len(asked)])
+        assert len(NodeCheck(Needs(), {"CPU": 1.0}).look()) == lines
 
 
 def test_many_nodes_are_one_line(own):

@@ -1,5 +1,6 @@
 """The doctor: what it sees on a machine, and what it sets right in a study whose driver died, case by case."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -65,6 +66,19 @@ def runs(study: Searching) -> dict[str, tuple[str, str | None]]:
     client = MlflowClient(study.session.tracker.uri)
     found = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     return {run.info.run_name: (run.info.status, run.data.tags.get("outcome")) for run in found}
+
+
+def test_nodes_that_are_still_to_come_are_not_said_to_have_all(study, monkeypatch):
+    """A cluster that autoscales from zero: the head, which could hold no worker, is all there is."""
+    import ray
+
+    head = {"NodeID": "a", "Alive": True, "Resources": {}, "NodeManagerAddress": "", "NodeManagerHostname": ""}
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr("dft_search.search.doctor.study.is_answered", lambda address: True)
+    monkeypatch.setattr("dft_search.search.doctor.study.connected", contextlib.nullcontext)
+    monkeypatch.setattr(ray, "nodes", lambda: [head])
+    (finding,) = [finding for finding in examine(study.session.folder) if finding.check == "nodes"]
+    assert finding.state == "ok" and "nothing was asked" in finding.message
 
 
 def test_a_driver_that_died_leaves_nothing_open(study):

@@ -134,6 +134,21 @@ def test_an_interrupted_trial_goes_on_in_its_own_run_without_doubled_steps(defin
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
+def test_a_number_that_was_given_out_again_is_another_trial(definition, tmp_path):
+    """Its record was mirrored, and the machine lost before the journal was: the next session draws another point."""
+    folder = StudyFolder(tmp_path / "s")
+    stale = TrialRecord(0, "search", {"recipe.training.lr": 7.0}, 1, "abc", outcome="completed", fraction=1.0, steps=6)
+    folder.write_trial(stale)
+    folder.append_report(0, {"fraction": 1.0, "scores": {"score": {"value": 9.0}}})
+    (folder.trial(0) / "checkpoints").mkdir()
+    search = open_search(definition, folder.path)
+    job = search.next_job()
+    assert job is not None and job.trial == 0 and job.known == 0
+    record = folder.read_trials()[0]
+    assert record.params == search.asker.proposal(0).point and record.recipe_hash == job.recipe_hash
+    assert folder.read_reports(0) == [] and not (folder.trial(0) / "checkpoints").exists()
+
+
 def test_discarded_trials_are_abandoned_and_not_spent(definition, tmp_path):
     search = open_search(definition, tmp_path / "s")
     job = search.next_job()

@@ -62,11 +62,14 @@ def _nodes(folder: StudyFolder) -> list[Finding]:
     try:
         definition = load_study(folder.study_file)
         needs = study_needs(definition.recipe, folder.path, definition.options.storage)
+        check = node_check(needs, slot_spec(definition.options.slots, ""))
         with connected():
-            problems = node_check(needs, slot_spec(definition.options.slots, "")).look()
+            problems = check.look()
     except (RequestError, InfrastructureError):
         return []  # told of the study, or of the cluster
     advice = "the same packages, files and storage on every node"
+    if not check.asked:
+        return [ok("nodes", "none is there yet that could hold a worker: nothing was asked")]
     return [trouble("nodes", str(problem), advice) for problem in problems] or [ok("nodes", "they have what it needs")]
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from dft_search.config import InfrastructureError, Problem, RequestError, home
@@ -15,6 +16,7 @@ from dft_search.launch.nodes import Needs, NodeCheck
 from dft_search.search.inputs import training_input
 from dft_search.search.nodes import node_check, refuse_lacking, section
 from dft_search.search.outcomes import Outcome
+from dft_search.search.production.alone import alone
 from dft_search.search.production.progress import RunProgress
 from dft_search.search.production.record import Record
 from dft_search.search.production.request import Request, read_request
@@ -22,7 +24,7 @@ from dft_search.search.signals import stop_signals
 from dft_search.tracking.audit import check_access
 from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.uri import check_uri, resolve_uri, ui_command
-from dft_search.training.places import download, remove
+from dft_search.training.places import download, is_remote, remove
 
 EXIT = {Outcome.COMPLETED: 0, Outcome.INTERRUPTED: 3}
 LOOK_SECONDS = 1.0  # between two looks at steps
@@ -40,7 +42,7 @@ def train(path: str, overrides: Iterable[str]) -> int:
         0 when it completed, 3 when it was interrupted.
 
     Raises:
-        RequestError: the file is wrong, or NAME holds a finished model.
+        RequestError: the file is wrong, NAME holds a finished model, or another driver trains it.
         InfrastructureError: it does not fit the cluster, or the run failed.
     """
     request = read_request(path, overrides)
@@ -52,7 +54,7 @@ def train(path: str, overrides: Iterable[str]) -> int:
         raise RequestError(problems)
     facts, read = _facts(request)
     check_access(uri)
-    with connected("; the same command goes on from the newest checkpoint") as ours:
+    with alone(request), connected("; the same command goes on from the newest checkpoint") as ours:
         room = survey()
         if problems := check_uri(uri, nodes=len(room.nodes) + room.grows):
             raise RequestError(problems)
@@ -175,8 +177,9 @@ def _leave(request: Request, record: Record, uri: str, outcome: Outcome, message
         raise InfrastructureError(f"training {outcome}: {message.strip().splitlines()[-1] if message else ''}")
     say(f"Training {outcome} after {seconds:.0f} s")
     if outcome is Outcome.COMPLETED:
-        if request.production.storage is not None:
-            download(request.model, request.folder / "model")
+        model = request.folder / "model"
+        if is_remote(request.model) or Path(request.model).resolve() != model.resolve():
+            download(request.model, model)
             remove(request.model)
         written = {"name": request.name, "seed": request.seed, "recipe_hash": request.recipe.hash}
         write_json(

@@ -1,5 +1,6 @@
 """``train``: real workers, MLflow and model; a run that is stopped, or loses a worker, is the run that was not."""
 
+import contextlib
 import json
 import os
 import signal
@@ -85,6 +86,17 @@ def test_a_run_that_was_stopped_goes_on_in_the_same_record_to_the_same_weights(w
     assert metrics["dev/score"] == whole.mlflow()[1]["dev/score"]
 
 
+def train_workers(address: str) -> list[psutil.Process]:
+    """Those of this cluster: other tests, which may have theirs, run beside."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "TrainWorker" in " ".join(process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.Error):  # ended meanwhile
+                raylet = process.parent()
+                found += [process] if raylet and f"--gcs-address={address}" in raylet.cmdline() else []
+    return found
+
+
 @pytest.mark.parametrize("victim", ["worker", "driver"])
 def test_a_run_that_loses_a_process_is_the_same_run(whole, address, tmp_path, victim):
     training = Training(whole.file, tmp_path / "home", address, ["production.checkpoint_minutes=0.001"])
@@ -94,10 +106,7 @@ def test_a_run_that_loses_a_process_is_the_same_run(whole, address, tmp_path, vi
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=60)
         else:
-            workers = [
-                p for p in psutil.process_iter(["cmdline"]) if "TrainWorker" in " ".join(p.info["cmdline"] or [])
-            ]
-            max(workers, key=lambda worker: worker.create_time()).kill()
+            max(train_workers(address), key=lambda worker: worker.create_time()).kill()
             assert process.wait(timeout=300) == 0, training.said()
     if victim == "driver":
         training.finish()
