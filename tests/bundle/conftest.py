@@ -83,7 +83,7 @@ def write_study(folder: Path, world: Path, *, dtype: str = "float32", confirmed:
         model=template.model.path,
         budget={"planned": 3},
         mlflow={"uri": "http://ann:geheim@mlflow:5000", "experiment_id": "1", "run_id": "0"},
-        versions={**versions(), "ray": "2.60.0"},
+        versions={**versions("dft"), "ray": "2.60.0"},
         data={"rows": len(rows.rows), "dropped": rows.dropped, "fingerprint": rows.fingerprint},
     )
     _run(files, 0, make_recipe(world, "tft", dtype=dtype), 0.41)

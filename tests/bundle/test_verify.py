@@ -107,7 +107,7 @@ def test_a_changed_seed(bundle: Path) -> None:
 
 def test_a_changed_version(bundle: Path, monkeypatch) -> None:
     installed = read_bundle(bundle).bundle.versions
-    monkeypatch.setattr("dft_search.bundle.facts.versions", lambda: {**installed, "transformers": "5.99.0"})
+    monkeypatch.setattr("dft_search.bundle.facts.versions", lambda method: {**installed, "transformers": "5.99.0"})
     assert failed(bundle) == ["version transformers"]
     assert lines(bundle) == [f"transformers 5.99.0 here, {installed['transformers']} in the study"]
 
