@@ -177,9 +177,10 @@ class StateTerm:
         rows = len(target)
         if rows < 2:
             return {"separation": target.new_zeros(0)}
-        cosines = F.normalize(target, dim=-1) @ F.normalize(english, dim=-1).T
-        own = cosines.diagonal()
-        return {"separation": own - (cosines.sum(1) - own) / (rows - 1)}
+        english, target = F.normalize(english, dim=-1), F.normalize(target, dim=-1)
+        own = (target * english).sum(-1)
+        others = (target * english.sum(0)).sum(-1) - own  # the sum of cosines without a product of all pairs
+        return {"separation": own - others / (rows - 1)}
 
 
 @dataclass(frozen=True)
