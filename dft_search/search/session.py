@@ -12,9 +12,10 @@ from dft_search.config.files import write_json, write_text
 from dft_search.evaluation.retention import ENGLISH_RETENTION, BaseScores, english_retention, english_tasks
 from dft_search.evaluation.scores import Score
 from dft_search.launch.job import Job, JobEnd, JobReport
-from dft_search.search.definition import PERFORMANCE, Definition
+from dft_search.search.definition import Definition
 from dft_search.search.inputs import StudyInputs
 from dft_search.search.outcomes import RUNNING, TABLE, Outcome
+from dft_search.search.study_check import PERFORMANCE
 from dft_search.search.study_folder import StudyFolder, TrialRecord
 from dft_search.tracking.inputs import DataInput
 from dft_search.tracking.operations import new_run
