@@ -157,13 +157,16 @@ class Page:
         return self.evaluate("document.body ? document.body.innerText : ''")
 
     def click(self, element: str) -> None:
-        """Click in the middle of an element, given by a JavaScript expression, as a mouse does."""
-        place = self.wait_for(
+        """Click in the middle of an element, given by a JavaScript expression, as a mouse does, once it holds still."""
+        middle = (
             f"(() => {{ const found = {element}; if (!found) return null; "
             "found.scrollIntoView({behavior: 'instant', block: 'center'}); "
             "const box = found.getBoundingClientRect(); "
             "return box.width ? [box.x + box.width / 2, box.y + box.height / 2] : null; })()"
         )
+        place = None
+        while place != (place := self.wait_for(middle)):
+            time.sleep(0.2)
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
             self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], **button)

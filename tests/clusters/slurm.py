@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,18 +75,24 @@ class Slurm:
 
 
 @contextmanager
-def running_slurm(folder: Path, count: int = 2, cpus: int = 1) -> Iterator[Slurm]:
+def running_slurm(count: int = 2, cpus: int = 1) -> Iterator[Slurm]:
     """A cluster of nodes with so many CPUs, and a GPU in name each; the test is skipped where there is no Slurm.
 
     Args:
-        folder: for configuration, state and logs; made.
         cpus: of each node, whatever the machine has.
     """
     if absent := [name for name in PROGRAMS if shutil.which(name) is None]:
         pytest.skip(f"needs {', '.join(absent)} (Debian: apt-get install slurm-wlm munge)")
     if os.geteuid() != 0:
         pytest.skip("needs root to run Slurm's daemons")
-    (folder / "munge").mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder:  # short: sockets of a job's steps lie in it
+        with _running_slurm(Path(folder), count, cpus) as slurm:
+            yield slurm
+
+
+@contextmanager
+def _running_slurm(folder: Path, count: int, cpus: int) -> Iterator[Slurm]:
+    (folder / "munge").mkdir()
     (folder / "munge" / "key").write_bytes(os.urandom(1024))
     (folder / "munge" / "key").chmod(0o400)
     (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")

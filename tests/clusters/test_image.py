@@ -120,10 +120,11 @@ def test_the_hook_lies_where_the_manifests_look_and_waits_as_long_as_they_count_
     assert f"${{STOP_SECONDS:-{STOP_SECONDS}}}" in HOOK.read_text()
 
 
-@pytest.mark.skipif(shutil.which("docker") is None, reason="needs docker")
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_docker_builds_it() -> None:
+    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
+        pytest.skip("needs docker with a running engine")
     command = ["docker", "build", "--quiet", "--file", str(FOLDER / "Dockerfile"), str(ROOT)]
     image = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     run = ["docker", "run", "--rm", image, "dft-search", "--help"]

@@ -27,9 +27,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> Iterator[Slurm]:
+def slurm() -> Iterator[Slurm]:
     # one worker of a trial fits on each node
-    with running_slurm(tmp_path / "slurmd", count=2, cpus=1) as slurm:
+    with running_slurm(count=2, cpus=1) as slurm:
         yield slurm
 
 

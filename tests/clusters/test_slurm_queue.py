@@ -21,7 +21,7 @@ def test_a_job_goes_through_the_queue_twice(tmp_path, monkeypatch):
     write_programs(tmp_path / "venv" / "bin", {"ray": RAY, "dft-search": PRODUCT})
     script = edited(tmp_path, work="search mine.yaml", home=tmp_path / "home", venv=tmp_path / "venv")
     (record / "long").touch()
-    with running_slurm(tmp_path / "slurmd", count=2, cpus=3) as slurm:
+    with running_slurm(count=2, cpus=3) as slurm:
         options = ["--job-name=mine", "--gpus-per-node=1", f"--output={log}"]
         job = slurm.run("sbatch", "--parsable", *options, script.name, cwd=script.parent)
 
