@@ -6,9 +6,13 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
+if TYPE_CHECKING:
+    from tests.search.disturbed import Study
 
 pytest.register_assert_rewrite("tests.search.disturbed")  # it asserts for others: a failure says what differed
 
@@ -65,6 +69,15 @@ def data_folder() -> Path:
     if not value or not Path(value).is_dir():
         pytest.skip("needs the real data: set DFT_SEARCH_DATA to its folder")
     return Path(value)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> "Study":
+    """The tiny study as it ends where nothing disturbs it; run once, however many processes run tests."""
+    from tests.search.disturbed import finished_study
+
+    folder = tmp_path_factory.getbasetemp()
+    return finished_study((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "undisturbed")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

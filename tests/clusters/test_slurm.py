@@ -10,20 +10,11 @@ import pytest
 
 from tests.clusters.folders import edited
 from tests.clusters.slurm import Slurm, running_slurm
-from tests.search.disturbed import Study, first_steps, in_confirmation, is_as_if_undisturbed, write_study
+from tests.search.disturbed import Study, first_steps, in_confirmation, is_as_if_undisturbed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 WAIT = 300.0
 LAST = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The study, undisturbed, on one machine."""
-    folder = tmp_path_factory.mktemp("reference")
-    study = Study(write_study(folder / "world"), folder / "home", "")
-    study.finish()
-    return study
 
 
 @pytest.fixture
@@ -33,9 +24,9 @@ def slurm() -> Iterator[Slurm]:
         yield slurm
 
 
-def test_a_study_goes_on_through_the_queue(slurm, reference, tmp_path, monkeypatch):
+def test_a_study_goes_on_through_the_queue(slurm, undisturbed, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # the script's own choice
-    study = Study(reference.file, tmp_path / "home", "")
+    study = Study(undisturbed.file, tmp_path / "home", "")
     script = edited(tmp_path, work=f"search {study.file}", home=study.home, venv=Path(sys.prefix))
     log = script.with_name("tiny.log")
     options = ["--job-name=tiny", "--gpus-per-node=1", f"--output={log}"]
@@ -64,4 +55,4 @@ def test_a_study_goes_on_through_the_queue(slurm, reference, tmp_path, monkeypat
         assert list((study.home / "slurm").iterdir()) == [] and list(Path("/tmp").glob(f"r{job}.*")) == []
     finally:
         subprocess.run(["sh", "-c", f"rm -rf /tmp/r{job}.*"], check=True)
-    is_as_if_undisturbed(study, reference)
+    is_as_if_undisturbed(study, undisturbed)

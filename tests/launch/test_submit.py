@@ -106,22 +106,19 @@ def _wait_until_up(head: Head, process: subprocess.Popen[bytes], log: Path) -> N
 @pytest.mark.parametrize("mode", ["disabled", "token"])
 def test_a_study_runs_as_a_job(mode: str) -> None:
     with running_head(mode) as head:
-        names = ["by-us"]
+        at_head, study = ["--address", head.address], ["--name", "mine", *SMALL]
+        by_us = ["dft-search", "submit", "quickstart", *at_head, *study]
         if mode == "token":
             _refuses_other_tokens(head)
+            done = head.run(*by_us)
         else:
-            names.append("by-ray")
-            study = ["dft-search", "search", "search_spaces/quickstart.yaml", "--name", "by-ray", *SMALL]
-            by_ray = head.run("ray", "job", "submit", "--address", head.address, "--working-dir", ".", "--", *study)
-            assert by_ray.returncode == 0, by_ray.stdout + by_ray.stderr
-        submission = ["dft-search", "submit", "quickstart", "--address", head.address, "--name", "by-us", *SMALL]
-        ours = head.run(*submission)
-        assert ours.returncode == 0, ours.stdout + ours.stderr
-        assert TOKEN not in ours.stdout + ours.stderr
-        for name in names:
-            status = json.loads(head.run("dft-search", "status", name, "--json").stdout)
-            assert status["budget"]["spent"] == 2
-        again = head.run(*submission)
+            by_ray = ["dft-search", "search", "search_spaces/quickstart.yaml", *study]
+            done = head.run("ray", "job", "submit", *at_head, "--working-dir", ".", "--", *by_ray)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert TOKEN not in done.stdout + done.stderr
+        status = json.loads(head.run("dft-search", "status", "mine", "--json").stdout)
+        assert status["budget"]["spent"] == 2
+        again = head.run(*by_us)
         assert again.returncode == 2  # the job's own exit code: the name exists
         assert "--resume" in again.stdout
 

@@ -25,7 +25,6 @@ from tests.search.disturbed import (
     processes,
     second_rung,
     third_trial,
-    write_study,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -45,20 +44,10 @@ def address(head) -> str:
     return head.gcs
 
 
-@pytest.fixture(scope="module")
-def reference(head, address, tmp_path_factory) -> Study:
-    """The study, undisturbed."""
-    folder = tmp_path_factory.mktemp("reference")
-    study = Study(write_study(folder / "world"), folder / "home", address)
-    study.finish()
-    is_as_if_undisturbed(study, study)
-    return study
-
-
 @pytest.fixture
-def study(reference: Study, tmp_path: Path) -> Study:
+def study(undisturbed: Study, address: str, tmp_path: Path) -> Study:
     """The same study in a home of its own, not begun."""
-    return Study(reference.file, tmp_path / "home", reference.address)
+    return Study(undisturbed.file, tmp_path / "home", address)
 
 
 def nothing_is_running(folder: StudyFolder, database: str | None = None) -> bool:
@@ -68,7 +57,7 @@ def nothing_is_running(folder: StudyFolder, database: str | None = None) -> bool
     return not {trial.state.name for study in studies for trial in study.trials} & {"RUNNING", "WAITING"}
 
 
-def test_kill_9_of_the_driver_at_three_moments(study, reference):
+def test_kill_9_of_the_driver_at_three_moments(study, undisturbed):
     for moment in (first_steps, between_trials, in_confirmation):
         with study.driven() as driver:
             driver.wait_for(moment)
@@ -78,11 +67,11 @@ def test_kill_9_of_the_driver_at_three_moments(study, reference):
     study.finish()
     after = study.records()
     assert len(before) >= 2 and all(after[n] == record for n, record in before.items())
-    is_as_if_undisturbed(study, reference)
+    is_as_if_undisturbed(study, undisturbed)
     assert nothing_is_running(study.folder)
 
 
-def test_sigterm_and_ctrl_c_stop_at_the_next_step(study, reference):
+def test_sigterm_and_ctrl_c_stop_at_the_next_step(study, undisturbed):
     with study.driven() as driver:
         driver.wait_for(first_steps)
         assert driver.kill(signal.SIGTERM) == 3
@@ -98,11 +87,11 @@ def test_sigterm_and_ctrl_c_stop_at_the_next_step(study, reference):
         driver.wait_for(in_confirmation)
         assert driver.kill(signal.SIGINT) == 3
     study.finish()
-    is_as_if_undisturbed(study, reference)
+    is_as_if_undisturbed(study, undisturbed)
     assert nothing_is_running(study.folder)
 
 
-def test_processes_of_a_slot_are_killed_and_the_driver_goes_on(study, reference):
+def test_processes_of_a_slot_are_killed_and_the_driver_goes_on(study, undisturbed):
     kills = [
         (first_steps, "ray::RayTrainWorker"),
         (second_rung, "ray::Slot"),
@@ -116,11 +105,11 @@ def test_processes_of_a_slot_are_killed_and_the_driver_goes_on(study, reference)
             assert found, title
             found[0].kill()
         assert driver.process.wait(timeout=400) == 0, driver.said()
-    is_as_if_undisturbed(study, reference)
+    is_as_if_undisturbed(study, undisturbed)
     assert nothing_is_running(study.folder)
 
 
-def test_a_full_disk_ends_the_study_and_room_lets_it_go_on(study, reference):
+def test_a_full_disk_ends_the_study_and_room_lets_it_go_on(study, undisturbed):
     place = study.home / "studies"
     place.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
@@ -135,13 +124,13 @@ def test_a_full_disk_ends_the_study_and_room_lets_it_go_on(study, reference):
             assert "Traceback" not in driver.said() and "o space left" in driver.said(), driver.said()
             (place / "ballast").unlink()
         study.finish()
-        is_as_if_undisturbed(study, reference)
+        is_as_if_undisturbed(study, undisturbed)
         assert nothing_is_running(study.folder)
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_postgresql_is_killed_under_a_study(study, reference):
+def test_postgresql_is_killed_under_a_study(study, undisturbed):
     with running_postgres() as server:
         study.variables["STUDIES"] = server.url.replace("postgresql://", "postgresql+psycopg://")
         options = ("--set", "study.database=${STUDIES}")
@@ -153,11 +142,11 @@ def test_postgresql_is_killed_under_a_study(study, reference):
                 server.start()
             assert driver.process.wait(timeout=400) == 0, driver.said()
         assert "Traceback" not in driver.said()
-        is_as_if_undisturbed(study, reference)
+        is_as_if_undisturbed(study, undisturbed)
         assert nothing_is_running(study.folder, study.variables["STUDIES"])
 
 
-def test_a_study_goes_on_from_its_url_and_from_a_folder_that_was_moved(study, reference, tmp_path):
+def test_a_study_goes_on_from_its_url_and_from_a_folder_that_was_moved(study, undisturbed, tmp_path):
     """Three homes, as on three machines; each driver is killed, the record is the same server's."""
     homes = [tmp_path / name for name in ("home", "second", "third")]
     variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{homes[2]}/mlflow.db", **ENVIRONMENT}
@@ -176,7 +165,7 @@ def test_a_study_goes_on_from_its_url_and_from_a_folder_that_was_moved(study, re
         (homes[2] / "studies").mkdir()
         shutil.move(second.folder.path, homes[2] / "studies" / "tiny")
         third.finish(resume=str(homes[2] / "studies" / "tiny"))
-    is_as_if_undisturbed(third, reference, copied=True)
+    is_as_if_undisturbed(third, undisturbed, copied=True)
     assert nothing_is_running(third.folder)
 
 
@@ -191,7 +180,7 @@ def fill(file: Path) -> None:
                 continue
 
 
-def test_ray_job_stop(study, reference, head):
+def test_ray_job_stop(study, undisturbed, head):
     command = ["dft-search", "search", str(study.file), "--resume"]
     variables = json.dumps({"env_vars": {"DFT_SEARCH_HOME": str(study.home)}})
     for moment in (first_steps, in_confirmation):
@@ -205,7 +194,7 @@ def test_ray_job_stop(study, reference, head):
         stopped = head.run("ray", "job", "stop", "--address", head.address, name)
         assert stopped.returncode == 0, stopped.stderr
     study.finish()
-    is_as_if_undisturbed(study, reference)
+    is_as_if_undisturbed(study, undisturbed)
     assert nothing_is_running(study.folder)
 
 

@@ -6,13 +6,13 @@ import signal
 import pytest
 
 from tests.launch.clusters import OwnCluster
-from tests.search.disturbed import Study, is_as_if_undisturbed, second_rung, write_study
+from tests.search.disturbed import Study, is_as_if_undisturbed, second_rung
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_a_study_goes_on_on_another_node_to_the_same_report(tmp_path):
-    file, storage = write_study(tmp_path / "world"), tmp_path / "storage"
+def test_a_study_goes_on_on_another_node_to_the_same_report(undisturbed, tmp_path):
+    file, storage = undisturbed.file, tmp_path / "storage"
     homes = [tmp_path / name for name in ("lost", "other")]
     homes[1].mkdir()
     variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{homes[1]}/mlflow.db"}  # as a server would keep it
@@ -28,7 +28,5 @@ def test_a_study_goes_on_on_another_node_to_the_same_report(tmp_path):
     with OwnCluster(cpus=2) as node:
         second = Study(file, homes[1], node.address, variables)
         second.finish(resume=str(storage / "tiny"))
-        reference = Study(file, tmp_path / "reference", node.address)
-        reference.finish()
     assert done == [0]
-    is_as_if_undisturbed(second, reference, copied=True)
+    is_as_if_undisturbed(second, undisturbed, copied=True)
