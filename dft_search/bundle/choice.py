@@ -39,10 +39,9 @@ def champion(view: StudyView) -> int | None:
     told = confirmation.get("champion") or {}
     arm = confirmation.get("arms", {}).get(told.get("arm")) or {}
     number, runs = told.get("trial"), arm.get("trials")
-    if (confirmation.get("contest") or {}).get("equal_flops"):
-        hashes = {trial.number: trial.recipe_hash for trial in view.trials}
-        if runs and hashes.get(number) != arm.get("recipe_hash"):
-            number = None
+    if runs and (confirmation.get("contest") or {}).get("equal_flops"):
+        ran = next((trial.recipe_hash for trial in view.trials if trial.number == number), None)
+        number = number if ran == arm.get("recipe_hash") else None
     if number is not None:
         return int(number)
     return runs[0] if runs else None

@@ -148,7 +148,7 @@ def test_the_winner_at_equal_flops_leaves_as_it_was_measured(study: Path, tmp_pa
     section = json.loads((place / "recipe.yaml").read_text())["recipe"]
     section["training"]["length"] = {"steps": 4}
     (place / "recipe.yaml").write_text(json.dumps({"recipe": section}))
-    shorter = build(Recipe, parse_document(json.dumps({"recipe": section})), ("recipe",)).hash
+    shorter = build(Recipe, parse_document(json.dumps({"recipe": section}), "recipe.yaml"), ("recipe",)).hash
     told = json.loads((place / "trial.json").read_text())
     told |= {"trial": 10_001, "phase": "confirm", "arm": "layer_2", "seed": 5, "recipe_hash": shorter}
     (place / "trial.json").write_text(json.dumps(told))
