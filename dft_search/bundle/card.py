@@ -9,6 +9,7 @@ from dft_search.bundle.portable import FILES
 from dft_search.bundle.read import Bundle, ScoreRecord, SpreadRecord
 from dft_search.config.paths import PACKAGE
 from dft_search.data.needs import TARGET
+from dft_search.objectives.registry import find_method
 from dft_search.report.wording import describe_recipe
 from dft_search.training.recipe import Recipe
 
@@ -102,7 +103,10 @@ def _scores(bundle: Bundle) -> str:
 def _identity(bundle: Bundle) -> list[tuple[str, str]]:
     about, recipe = bundle.bundle, bundle.recipe
     versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
+    method = find_method(recipe.method)
+    follows = f", a re-implementation ({method.reimplements})" if method.reimplements else ""
     return [
+        ("method", f"{method.label}{follows}"),
         ("base model", f"`{recipe.model.path}`, weights `{about.model.fingerprint or 'not noted'}`"),
         ("rows", f"{about.data.rows or 'unknown number'}, fingerprint `{about.data.fingerprint or 'not noted'}`"),
         ("recipe", f"`{about.recipe_hash}` (in `bundle.yaml`)"),

@@ -33,10 +33,15 @@ def choose(view: StudyView, number: int | None) -> TrialView:
 
 def champion(view: StudyView) -> int | None:
     """Number of the trial that stands for the champion: the search trial, or its first confirmation run where there is
-    none; None before there is a champion."""
+    none, or where that trial ran longer than what was confirmed (a contest at equal FLOPs). None before there is one.
+    """
     confirmation = view.confirmation or {}
     told = confirmation.get("champion") or {}
-    if told.get("trial") is not None:
-        return int(told["trial"])
-    runs = (confirmation.get("arms", {}).get(told.get("arm")) or {}).get("trials") or [None]
-    return runs[0]
+    arm = confirmation.get("arms", {}).get(told.get("arm")) or {}
+    number, runs = told.get("trial"), arm.get("trials")
+    if runs and (confirmation.get("contest") or {}).get("equal_flops"):
+        ran = next((trial.recipe_hash for trial in view.trials if trial.number == number), None)
+        number = number if ran == arm.get("recipe_hash") else None
+    if number is not None:
+        return int(number)
+    return runs[0] if runs else None

@@ -14,6 +14,7 @@ from dft_search.bundle.portable import portable
 from dft_search.bundle.read import FORMAT
 from dft_search.config import Problem, RequestError, build, load_document
 from dft_search.data.rows import read_rows
+from dft_search.objectives.registry import plugin_of
 from dft_search.report.collect import ScoreView, StudyView, TrialView
 from dft_search.report.data import report_data
 from dft_search.search.options import Slots
@@ -57,6 +58,7 @@ def contents_of(view: StudyView, trial: TrialView, trained: Recipe) -> dict[str,
         "model": {"layers": view.num_layers, "fingerprint": facts.model_fingerprint(trained.model)},
         "data": _data(view, trained),
         "files": [_file_record(name, Path(path)) for name, path in places.items()],
+        **_plugin(recipe.method),
         "versions": _versions(view, recipe.method),
         "steps": _first_steps(trial),
         "tolerance": _tolerance(trained),
@@ -129,6 +131,14 @@ def _file_record(name: str, path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return {"path": name, "bytes": size, "sha256": digest}
+
+
+def _plugin(method: str) -> dict[str, Any]:
+    """The package that a method comes from; nothing for a built-in one."""
+    found = plugin_of(method)
+    if found is None:
+        return {}
+    return {"plugin": {"package": found.package, "origin": found.origin, "entry": found.entry}}
 
 
 def _versions(view: StudyView, method: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from dft_search.config import Document, Options, Problem, RequestError, build, load_document
+from dft_search.objectives.registry import check_plugin
 from dft_search.search.options import NAME, Slots
 from dft_search.training.recipe import Recipe
 
@@ -123,6 +124,20 @@ class LossRecord(Options):
     losses: dict[str, Number]
 
 
+class PluginRecord(Options):
+    """Where a method that is not built in comes from.
+
+    Attributes:
+        package: the distribution, as pip calls it; None where it was none.
+        origin: the package with its version.
+        entry: what its entry point of the group ``dft_search.methods`` names.
+    """
+
+    package: str | None = None
+    origin: str
+    entry: str
+
+
 class Provenance(Options):
     """Where the recipe comes from, and what its run must give again.
 
@@ -140,6 +155,7 @@ class Provenance(Options):
         confirmed: scores over fresh seeds, None without a confirmation.
         verdict: what the study found, in a sentence.
         model, data, files: what the recipe needs, and how to tell the right one.
+        plugin: the installed package that the recipe's method comes from, None for a built-in method.
         weights: what lies in the folder ``model``, None when the bundle has no weights.
         versions: of the libraries that decide about numbers.
         steps: losses of the first steps.
@@ -161,6 +177,7 @@ class Provenance(Options):
     model: ModelRecord
     data: DataRecord
     files: list[FileRecord]
+    plugin: PluginRecord | None = None
     weights: WeightsRecord | None = None
     versions: dict[str, str]
     steps: Annotated[list[LossRecord], Field(min_length=1)]
@@ -227,9 +244,12 @@ def read_bundle(path: str | Path) -> Bundle:
     """Read and check a bundle.
 
     Raises:
-        RequestError: it is not there, or with every mistake in it.
+        RequestError: it is not there, its method comes from a package that is not installed, or with every mistake in
+            it.
     """
-    return build(Bundle, _document(path))
+    document = _document(path)
+    check_plugin(document)
+    return build(Bundle, document)
 
 
 def changed_sections(path: str | Path) -> list[str]:

@@ -22,6 +22,8 @@ def answer_values(
 ) -> dict[str, list[float]]:
     """Values of the items of a task by metric; their mean is the metric, also where it is one of the whole set.
 
+    A metric that these items do not have (``answerable_f1`` where no question has an answer) is left out.
+
     Args:
         options: the task.
         items: what was asked.
@@ -44,8 +46,8 @@ def answer_values(
         values["f1"] = [best_f1(*pair, by, language) for pair in zip(answers, references, strict=True)]
     if "exact_match" in wanted and "exact_match" not in values:
         values["exact_match"] = [best_match(*pair, by, language) for pair in zip(answers, references, strict=True)]
-    if "answerable_f1" in wanted:
-        values["answerable_f1"] = answerable_f1(values["f1"], references)
+    if "answerable_f1" in wanted and (found := answerable_f1(values["f1"], references)) is not None:
+        values["answerable_f1"] = found
     if NEEDS_CONFIDENCE in wanted:
         assert no_answer is not None
         values["best_f1"] = best_threshold_f1(values["f1"], references, answers, no_answer)
@@ -57,7 +59,7 @@ def answer_values(
         values["comet"] = comet([item.source or "" for item in items], answers, [one[0] for one in references])
     if "language_accuracy" in wanted:
         values["language_accuracy"] = [float(answers_in(answer, language)) for answer in answers]
-    return {name: values[name] for name in options.all_metrics}
+    return {name: values[name] for name in options.all_metrics if name in values}
 
 
 def answers_in(answer: str, language: str) -> bool:
@@ -66,6 +68,12 @@ def answers_in(answer: str, language: str) -> bool:
     A text that is too short to tell (a name, a number) counts as right.
     """
     return bool(answer) and certainly_not(answer, language) is None
+
+
+def without_score(options: TaskFile, items: Sequence[Item]) -> list[str]:
+    """Metrics of a task that these items do not have."""
+    absent = "answerable_f1" in options.all_metrics and unanswerable_share(items) == 1
+    return ["answerable_f1"] if absent else []
 
 
 def unanswerable_share(items: Sequence[Item]) -> float:

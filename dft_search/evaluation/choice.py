@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from dft_search.config import Problem, RequestError, dotted, nearest
+from dft_search.evaluation.answers import without_score
 from dft_search.evaluation.comet import missing_comet
 from dft_search.evaluation.items import Item
 from dft_search.evaluation.options import DEV_PARTS, Part, ScoringOptions, TaskChoice
@@ -88,6 +89,19 @@ def check_scoring(options: ScoringOptions) -> list[Problem]:
             one.task.entries(part, one.limit)
         except RequestError as error:
             problems += [problem for problem in error.problems if problem not in problems]
+    return problems or [problem for one, part in needed for problem in _absent(options, one, part)]
+
+
+def _absent(options: ScoringOptions, one: Chosen, part: Part) -> list[Problem]:
+    """Metrics of the score that the items of a part do not have."""
+    problems = []
+    for index, name in enumerate(options.score.mean):
+        metric = one.task.metrics.get(name)
+        if metric != "answerable_f1" or metric not in without_score(one.task.options, one.items(part)):
+            continue
+        message = f"'{name}' has no value on {part}: none of its questions has an answer"
+        expected = "more items (limit) or another metric"
+        problems.append(Problem(message, key=dotted((*_SECTION, "score", "mean", index)), expected=expected))
     return problems
 
 

@@ -22,7 +22,7 @@ def jackknife(value: float, without: Sequence[float]) -> list[float]:
     return [value + (len(without) - 1) * (centre - one) for one in without]
 
 
-def answerable_f1(f1: Sequence[float], references: Sequence[Sequence[str]]) -> list[float]:
+def answerable_f1(f1: Sequence[float], references: Sequence[Sequence[str]]) -> list[float] | None:
     """MKQA's mean F1 over the questions that have an answer, as values of all items (its linearization).
 
     Args:
@@ -30,12 +30,12 @@ def answerable_f1(f1: Sequence[float], references: Sequence[Sequence[str]]) -> l
         references: right answers of every item; ``("",)`` for a question that has none.
 
     Returns:
-        One value an item, NaN when no question has an answer.
+        One value an item; None where no question has an answer.
     """
     answerable = [has_answer(one) for one in references]
     count = sum(answerable)
     if not count:
-        return [math.nan] * len(f1)
+        return None
     mean = math.fsum(value for value, asked in zip(f1, answerable, strict=True) if asked) / count
     weight = len(f1) / count
     return [mean + (weight * (value - mean) if asked else 0.0) for value, asked in zip(f1, answerable, strict=True)]

@@ -1,12 +1,13 @@
 """Scores of a live model on one part of the chosen tasks; prepared once, then asked at every rung."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dft_search.evaluation.aggregate import aggregate
-from dft_search.evaluation.answers import NEEDS_CONFIDENCE, Judge, answer_values, unanswerable_share
+from dft_search.evaluation.answers import NEEDS_CONFIDENCE, Judge, answer_values, unanswerable_share, without_score
 from dft_search.evaluation.choice import Chosen, chosen_tasks
 from dft_search.evaluation.items import Item
 from dft_search.evaluation.metrics import chance_level, rolling_metrics
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from dft_search.evaluation.harness import Encodings, LiveLM
     from dft_search.evaluation.harness_task import HarnessTask
     from dft_search.models.live import LiveModel
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Sample", "Score", "Scores", "Scorer"]
 
@@ -106,6 +109,8 @@ class Scorer:
             else:
                 measured = _rolled(task, sums) if task.rolls else _likelihoods(task, likelihoods)
             for name, metric in task.chosen.task.metrics.items():
+                if metric not in measured.values:
+                    continue  # these items do not have it, which was said when they were prepared
                 items[name] = measured.values[metric]
                 values[name] = mean_score(items[name], _chance(task, metric))
             if self._samples:
@@ -131,6 +136,8 @@ def _prepare(chosen: Chosen, part: Part) -> _Prepared:
         asking, judges = named[0].asking, [entry.judge for entry in named]
     if chosen.is_wrapped(part):
         asking = replace(asking, target_delimiter="")
+    for metric in without_score(task.options, items):
+        logger.warning("%s has no %s on %s: none of its questions has an answer", task.name, metric, part)
     harness = HarnessTask(task.options, items, asking)
     return _Prepared(chosen, items, harness, build_requests(harness), judges)
 

@@ -183,8 +183,6 @@ def collate(
     read = [term for term in terms if turn is None or term.name in turn.read]
     given: Sequence[BaseRow | None] = [None] * len(rows) if base is None else base
     laid = [_RowReads(row, read, has_bos, said) for row, said in zip(rows, given, strict=True)]
-    if not any(row.reads for row in laid):
-        laid = []
     segments: list[Segment] = []
     for row_reads in laid:
         row_reads.tree.lay(segments)
@@ -240,12 +238,6 @@ class _RowReads:
                 self.states[term.name] = (english, target)
                 self.tree.add(term.english.layer, english)
                 self.tree.add(term.target.layer, target)
-
-    @property
-    def reads(self) -> bool:
-        """Whether any term finds something to read here."""
-        found = bool(self.states) or any(self.pairs.values())
-        return found or any(read.labels for read in self.tokens.values())
 
     def said(self, term: str, name: str) -> Tensor:
         """What the base says of the row, for a term."""

@@ -20,6 +20,8 @@ class Method:
         always: those of them that do, whatever their supervision says.
         sections: by name, options of sections that the method brings along (a plug-in's own).
         makes_rows: what it trains on is made of parallel rows (the ``transfer`` section of the data).
+        reimplements: of a re-implementation which paper it follows, and what of it is our own reading; reports say so
+            below their tables. Empty for all others.
         reduces_to: by the sections that are on, the name of the method that it then is, so that one loss has one name.
     """
 
@@ -30,6 +32,7 @@ class Method:
     always: tuple[str, ...] = ()
     sections: Mapping[str, type[TermOptions]] = field(default_factory=dict)
     makes_rows: bool = False
+    reimplements: str = ""
     reduces_to: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
     @property
@@ -57,15 +60,18 @@ MID_ALIGN = Method(
     "answers in the target language, with queries of both languages aligned at a middle layer",
     reads=("alignment", "retention"),
     always=("alignment",),
+    reimplements="Liu & Niehues 2025; rows and prompts are ours, and queries are read within them",
 )
 CLO = Method(
     "CLO",
     "answers in the target language, and a preference for answers in the language of the prompt",
     reads=("preference", "retention"),
     always=("preference",),
+    reimplements="Lee et al. 2025, who published no code; beta, balance and reduction are defaults of ours",
 )
 SDRRL = Method(
     "SDRRL",
     "answers that a teacher wrote, in pairings of languages, code-switched questions, translations and completions",
     makes_rows=True,
+    reimplements="Zhang et al. 2024; shares and rates of its rows and the tool that switches words are ours",
 )

@@ -22,12 +22,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A method of an installed package; ``origin`` names the package with its version, ``package`` without."""
+    """A method of an installed package; ``origin`` names the package with its version, ``package`` without, ``entry``
+    is what its entry point names."""
 
     name: str
     method: Method
     origin: str
     package: str | None = None
+    entry: str = ""
 
 
 def load_plugins(taken: Collection[str]) -> tuple[Plugin, ...]:
@@ -53,7 +55,8 @@ def load_plugins(taken: Collection[str]) -> tuple[Plugin, ...]:
         else:
             method = _imported(entry)
             if isinstance(method, Method):
-                found[entry.name] = Plugin(entry.name, method, origin, entry.dist.name if entry.dist else None)
+                package = entry.dist.name if entry.dist else None
+                found[entry.name] = Plugin(entry.name, method, origin, package, entry.value)
             else:
                 problems.append(Problem(f"{said}: {method}", expected="a dft_search.objectives.methods.Method"))
     if problems:

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dft_search.report.collect import StudyView
+from dft_search.report.contest import told_values
+from dft_search.report.figures.arms import arm_title
 from dft_search.report.statistics import MIN_SEEDS
-from dft_search.report.wording import Scale, arm_label, listed, plural, setting, short_key
+from dft_search.report.wording import Scale, arm_label, listed, plural
 
 MORE_FLOPS = 1.05  # a champion that took this many times TFT's FLOPs needs TFT with as many beside it
 WHY = {
@@ -91,8 +93,14 @@ def _of_the_controls(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"The champion is not shown to be better than {arm_label(name)}{WHY.get(_kind(name, arm), '')}."
     contest = report.get("contest") or {"missing": ()}
     for values in contest["missing"]:
-        which = listed([f"{short_key(key)} {setting(value)}" for key, value in values.items()])
-        yield f"No recipe with {which} completed the search, so it is not compared."
+        yield f"No recipe with {told_values(values)} completed the search, so it is not compared."
+    for name, others in (contest.get("same") or {}).items():
+        title = arm_title(report, name)
+        for values in others:
+            yield (
+                f"The best recipe with {told_values(values)} is that of {told_values(contest['entries'][name])}: one "
+                f"entry, {title}, stands for both, so they are not compared with each other."
+            )
     for name in report.get("missing") or ():
         yield f"The arm {arm_label(name)} did not run: for this champion it would be another arm's recipe, or none."
 

@@ -65,6 +65,11 @@ def _told(key: str, value: Any) -> str:
     return method_label(str(value)) if key == "objective.method" else f"{key.rpartition('.')[2]} {setting(value)}"
 
 
+def told_values(values: Mapping[str, Any]) -> str:
+    """Values of an entry with their keys: ``objective.method dft and thinking.layer 3``."""
+    return listed([f"{short_key(key)} {setting(value)}" for key, value in values.items()])
+
+
 def winner_of(
     contest: Mapping[str, Any] | None, name: str, *, label: str, test: tuple[float | None, float | None], scale: Scale
 ) -> str | None:
@@ -82,5 +87,6 @@ def winner_of(
     title = entry_title(contest, name, label) or label
     told = [label] if label != title else []
     told += [f"{scale.spread(*test)} on test"] if test[0] is not None else []
-    many = f"{len(contest['entries'])} values of {listed([short_key(key) for key in contest['keys']])}"
+    count = len(contest["entries"]) + sum(map(len, (contest.get("same") or {}).values()))
+    many = f"{count} values of {listed([short_key(key) for key in contest['keys']])}"
     return f"the winner among {many} on dev, {title} ({'; '.join(told)}),"

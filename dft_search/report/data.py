@@ -13,6 +13,7 @@ from dft_search.report.limits import near_chance, unconcluded
 from dft_search.report.paper import paper_numbers
 from dft_search.report.parameters import parameter_axes
 from dft_search.report.pareto import pareto_section
+from dft_search.report.reimplemented import reimplemented
 from dft_search.report.supervision import supervision_table
 from dft_search.report.surface import layer_surface
 from dft_search.report.term_layers import term_layers
@@ -29,7 +30,8 @@ def report_data(view: StudyView) -> dict[str, Any]:
     """Everything that the report says: `verdict, champion, leaderboard, arms, test, importance, layer_map`, and beside
     these `study`, `limits` (what could not be concluded), `pareto`, `term_layers` (scores by the layer of other terms),
     `paper` (the DFT paper's numbers beside ours), `curves`, `parallel` (axes of the parameters),
-    `supervision` (the table by combination), `timeline`, `cost` and `spent` (its sums). Scores are in the metric's own
+    `supervision` (the table by combination), `reimplementations` (what of a method is our reading, by its label),
+    `timeline`, `cost` and `spent` (its sums). Scores are in the metric's own
     unit; `study.points` tells whether they are proportions, which people see as points."""
     labels = {trial.number: describe_objective(trial.objective) for trial in view.trials}
     scale = Scale(view.in_points(view.metric))
@@ -59,6 +61,7 @@ def report_data(view: StudyView) -> dict[str, Any]:
         "cost": cost,
         "spent": cost_summary(cost) | {"device": device_kind(view)},
     }
+    report["reimplementations"] = reimplemented(view)
     report["paper"] = paper_numbers(view, report["supervision"])
     report["near_chance"] = near_chance(view)
     report["limits"] = unconcluded(view, report)

@@ -4,10 +4,10 @@ import json
 import time
 from collections.abc import Mapping
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from dft_search.report import sections
+from dft_search.report.document import head, resource
 from dft_search.report.leaderboard import leaderboard_table
 from dft_search.report.markup import prose, section
 from dft_search.report.tables import paper_html, supervision_html
@@ -36,21 +36,11 @@ def render_page(report: Mapping[str, Any]) -> str:
     ]
     links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title, _ in contents)
     body = "".join(html for _, _, html in contents)
-    name = escape(report["study"]["name"])
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{name}: {escape(report["verdict"])}</title>
-<style>{resource("palette.css")}{resource("page.css")}</style>
-<style id="figure-style">{resource("figure.css")}</style>
-</head>
+    name = str(report["study"]["name"])
+    return f"""{head(f"{name}: {report['verdict']}")}
 <body>
 <a class="skip" href="#main">Skip to the verdict</a>
-<header><p class="study">{name}</p><p class="facts">{_facts(report)}</p></header>
+<header><p class="study">{escape(name)}</p><p class="facts">{_facts(report)}</p></header>
 <main id="main">
 {_partial(report)}<h1>{prose(report["verdict"])}</h1>
 {_score(report)}{_champion(report)}
@@ -64,11 +54,6 @@ def render_page(report: Mapping[str, Any]) -> str:
 </body>
 </html>
 """
-
-
-def resource(name: str) -> str:
-    """A file of the page that lies beside this module."""
-    return (files("dft_search.report") / name).read_text(encoding="utf-8")
 
 
 def _embedded(report: Mapping[str, Any]) -> str:

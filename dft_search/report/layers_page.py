@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from dft_search.report.document import head
 from dft_search.report.figures.cloud import cloud
 from dft_search.report.figures.profile import Line, by_layer, entropy_by_layer
 from dft_search.report.figures.svg import Figure
-from dft_search.report.html import resource
 from dft_search.report.markup import scrolling
 
 NUMBERED = 16  # a heat map with at most so many layers carries its numbers; the others tell them when pointed at
@@ -24,7 +24,6 @@ STYLE = """
 
 def render_layers(name: str, found: Mapping[str, Any]) -> str:
     """The page of what ``layers.json`` holds."""
-    style = "".join(map(resource, ("palette.css", "page.css", "figure.css"))) + STYLE
     proposal = found["proposal"]
     title = f"Proposed layers: conversion i = {proposal['i']}, thinking j = {proposal['j']}"
     model = str(found["model"]).rstrip("/").rsplit("/", 1)[-1]
@@ -40,16 +39,7 @@ def render_layers(name: str, found: Mapping[str, Any]) -> str:
         f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(text)}</h2>{content}</section>'
         for key, text, content in sections
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{escape(name)}: {escape(title)}</title>
-<style>{style}</style>
-</head>
+    return f"""{head(f"{name}: {title}", style=STYLE)}
 <body>
 <a class="skip" href="#main">Skip to the proposal</a>
 <header><p class="study">{escape(name)}</p><p class="facts">{escape(facts)}</p></header>

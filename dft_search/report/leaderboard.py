@@ -6,6 +6,7 @@ from typing import Any
 
 from dft_search.report.figures.svg import Axis, Svg, padded
 from dft_search.report.markup import downloads, prose, scrolling
+from dft_search.report.reimplemented import footnote_html
 from dft_search.report.wording import MISSING, Scale, compact, duration, method_label, setting, short_key
 
 BAR_WIDTH = 120.0
@@ -58,7 +59,7 @@ def leaderboard_table(report: Mapping[str, Any]) -> str:
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
     return (
-        f'<p class="caption">{prose(caption)}</p>'
+        f'<p class="caption">{prose(caption)}</p>{footnote_html(report)}'
         f'<div class="block" data-name="leaderboard" data-source="leaderboard">'
         + scrolling("Leaderboard, scrolls sideways", table, tall=len(rows) > TALL)
         + f"{downloads('the leaderboard', ('CSV', 'JSON'))}</div>"

@@ -6,6 +6,7 @@ from typing import Any
 
 from dft_search.report.figures.arms import arm_title
 from dft_search.report.markup import downloads, prose, scrolling
+from dft_search.report.reimplemented import footnote_html
 from dft_search.report.wording import MISSING, Scale, arm_label, compact, duration, listed, method_label, plural
 
 HEADINGS = {
@@ -30,7 +31,7 @@ def supervision_html(report: Mapping[str, Any]) -> str:
         f"<thead><tr>{head}</tr></thead>{body}</table>"
     )
     return (
-        f'<p class="caption">{prose(supervision_caption(report))}</p>'
+        f'<p class="caption">{prose(supervision_caption(report))}</p>{footnote_html(report)}'
         f'<div class="block" data-name="supervision" data-source="supervision">'
         f"{scrolling('Scores by supervision and task, scrolls sideways', table)}"
         f"{downloads('the supervision table', ('CSV', 'JSON'))}</div>"
@@ -151,6 +152,7 @@ def arm_costs(report: Mapping[str, Any]) -> str:
     return (
         '<p class="caption">What one run of each arm took (mean over seeds). FLOPs are those that its reads need, '
         "forward and backward; time depends on the machine and on what ran beside.</p>"
+        + footnote_html(report)
         + scrolling(
             "Cost of the arms, scrolls sideways",
             f'<table class="costs"><caption class="unseen">Cost of the arms</caption><thead><tr>{head}</tr></thead>'
@@ -175,14 +177,15 @@ def paper_html(report: Mapping[str, Any]) -> str:
         f"Above, the numbers of the {found['source']}; below them ours of the same method on the same task, all times "
         "100. The paper's are single runs without errors, over all items; ours are over the items of one part, with "
         "the deviation between seeds on test or the standard error over items on dev. How the paper asked and scored "
-        f"is known in part only. Our tasks: {listed(list(found['tasks'].values()))}."
+        f"is known in part only. {_paper_layers(found)}Our tasks: {listed(list(found['tasks'].values()))}."
     )
     table = (
         f'<table class="supervision"><caption class="unseen">The paper\'s numbers beside ours</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
     return (
-        f'<p class="caption">{prose(caption)}</p><div class="block" data-name="paper" data-source="paper">'
+        f'<p class="caption">{prose(caption)}</p>{footnote_html(report)}'
+        '<div class="block" data-name="paper" data-source="paper">'
         f"{scrolling('The paper and this study, scrolls sideways', table)}"
         f"{downloads('the comparison with the paper', ('CSV', 'JSON'))}</div>"
     )
@@ -192,6 +195,13 @@ def _beside(row: Mapping[str, Any], task: str) -> str:
     paper, ours = row["paper"].get(task), row["ours"].get(task)
     below = MISSING if ours is None else Scale(False).spread(ours["mean"], ours["error"])
     return f"{MISSING if paper is None else f'{paper:.2f}'}<br>{escape(below)}"
+
+
+def _paper_layers(found: Mapping[str, Any]) -> str:
+    if not found["layers"]:
+        return "The paper does not name the layers of this model, so ours may be others. "
+    named = listed([f"{term} at layer {layer}" for term, layer in found["layers"].items()])
+    return f"Ours have the paper's layers ({named}). "
 
 
 def _paper_origin(report: Mapping[str, Any], row: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from dft_search.report.evidence import evidence
 from dft_search.report.figures.arms import arm_title
+from dft_search.report.reimplemented import footnote
 from dft_search.report.wording import MISSING, Scale, compact, device_time, duration, plural, setting, short_key
 
 ROWS = 12  # of the leaderboard; the page has them all
@@ -43,6 +44,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             beside.add_row(Text(what, style="dim"), Text(said))
         if beside.rows:
             console.print(beside)
+    if note := footnote(report):
+        console.print(Text(note, style="dim"))
     if report["limits"]:
         console.print()
         console.print(Text("What could not be concluded", style="bold"))

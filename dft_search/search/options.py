@@ -93,7 +93,8 @@ class Confirm(Options):
         top: how many of the search's best recipes run again; the best of them on select becomes the champion.
         each: a key of the space, or several. The best recipe of each of their values (combinations) runs again instead
             of ``top`` of all, plain TFT and SFT among them: a contest of methods, a sweep over layers or sizes.
-        equal_flops: with ``each``, every recipe runs for the FLOPs of the tuned TFT run, so on fewer rows.
+        equal_flops: with ``each``, every recipe runs for the FLOPs of the tuned TFT run, so on fewer rows. The champion
+            leaves (``export``) as it was measured, at that length; ``export --trial`` takes the trial of the search.
         seeds: of each recipe and arm.
         arms: what runs beside them: ``base`` (untuned, scored once), ``sft``, ``tft`` (tuned by a search of its own),
             ``tft_english`` (TFT with the same English rows as further training rows), ``tft_equal_flops`` (TFT for as

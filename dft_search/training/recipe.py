@@ -26,6 +26,7 @@ from dft_search.models.loading import layer_count
 from dft_search.models.options import ModelOptions
 from dft_search.objectives.check import check_objective
 from dft_search.objectives.options import Objective
+from dft_search.objectives.registry import check_plugin
 from dft_search.training.options import LayersChoice, TrainingOptions
 
 TRANSFER_KEY = "recipe.data.train.transfer"
@@ -118,6 +119,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Docume
     """
     document = load_document(path)
     apply_overrides(document, overrides)
+    check_plugin(document)
     recipe = build(Recipe, document, ("recipe",))
     folder = document.path.parent if document.path is not None else Path.cwd()
     return document, recipe.anchored(folder)

@@ -15,11 +15,15 @@ import pytest
 import yaml
 
 import dft_search
+from dft_search.bundle.choice import champion, choose
 from dft_search.bundle.portable import portable
+from dft_search.bundle.provenance import contents_of
 from dft_search.bundle.read import bundle_file, read_bundle
 from dft_search.bundle.write import Weights, export
+from dft_search.bundle.write import _recipe_of as recipe_of
 from dft_search.config import RequestError, build, parse_document
 from dft_search.config.document import to_yaml
+from dft_search.report.collect import collect
 from dft_search.search.study_folder import StudyFolder, TrialRecord
 from dft_search.training.recipe import Recipe, check_recipe, load_recipe
 from tests.bundle.conftest import SEED, VERDICT, write_study
@@ -135,6 +139,36 @@ def test_another_trial(study: Path, tmp_path: Path) -> None:
     about = read_bundle(export(study, tmp_path / "first", trial=0)).bundle
     assert (about.trial, about.champion, about.confirmed) == (0, False, None)
     assert set(about.steps[0].losses) == {"total", "generation"}
+
+
+def test_the_winner_at_equal_flops_leaves_as_it_was_measured(study: Path, tmp_path: Path) -> None:
+    """What was confirmed is shorter than the trial of the search that it was made from: scores go with their recipe."""
+    files = StudyFolder(Path(shutil.copytree(study, tmp_path / "study")))
+    place = Path(shutil.copytree(files.trial(1), files.trial(10_001)))
+    section = json.loads((place / "recipe.yaml").read_text())["recipe"]
+    section["training"]["length"] = {"steps": 4}
+    (place / "recipe.yaml").write_text(json.dumps({"recipe": section}))
+    shorter = build(Recipe, parse_document(json.dumps({"recipe": section}), "recipe.yaml"), ("recipe",)).hash
+    told = json.loads((place / "trial.json").read_text())
+    told |= {"trial": 10_001, "phase": "confirm", "arm": "layer_2", "seed": 5, "recipe_hash": shorter}
+    (place / "trial.json").write_text(json.dumps(told))
+    found = json.loads(files.confirmation.read_text())
+    found["champion"]["arm"] = "layer_2"
+    found["arms"] = {"layer_2": {"trials": [10_001], "recipe_hash": shorter, "label": "", "candidate": True}}
+    found["contest"] = {"keys": [], "equal_flops": True, "entries": {}, "missing": []}
+    files.confirmation.write_text(json.dumps(found))
+    view = collect(files.path)
+    assert champion(view) == 10_001
+    contents = contents_of(view, choose(view, None), recipe_of(view, choose(view, None)))
+    about = contents["bundle"]
+    assert contents["recipe"]["training"]["length"]["steps"] == 4 and contents["seed"] == 5
+    assert about["champion"] and about["confirmed"] is not None and about["trained_hash"] == shorter
+    other = contents_of(view, choose(view, 1), recipe_of(view, choose(view, 1)))
+    assert other["recipe"]["training"]["length"]["steps"] == 6
+    assert not other["bundle"]["champion"] and other["bundle"]["confirmed"] is None
+    found["contest"]["equal_flops"] = False
+    files.confirmation.write_text(json.dumps(found))
+    assert champion(collect(files.path)) == 1
 
 
 def test_best_trial_without_a_confirmation(trained_world: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dft_search.bundle.read import read_bundle
 from dft_search.bundle.verify import verify
 from dft_search.bundle.write import export
 from dft_search.config import RequestError
+from dft_search.training.recipe import load_recipe
 from tests.bundle.conftest import verify_elsewhere, write_study, write_study_together
 
 
@@ -161,6 +162,21 @@ def test_broken_bundles(bundle: Path, old: str, new: str, words: str) -> None:
     with pytest.raises(RequestError) as caught:
         verify(bundle)
     assert words in str(caught.value) and "bundle.yaml" in str(caught.value)
+
+
+def test_a_method_of_a_package_that_is_not_here(bundle: Path) -> None:
+    """One line that names the package, for every verb that takes the bundle; without a word on its sections."""
+    edit(bundle, "format: 1", "plugin: {package: toy-methods, origin: toy-methods 1.2, entry: 'toy:TOY'}\n  format: 1")
+    assert read_bundle(bundle).bundle.plugin is not None  # of a method that is there nothing is asked
+    edit(bundle, "\n    method: dft\n", "\n    method: toy\n    toy: {scale: 0.5}\n")
+    for read in (read_bundle, verify, lambda folder: load_recipe(folder / "bundle.yaml")):
+        with pytest.raises(RequestError) as caught:
+            read(bundle)
+        (said,) = map(str, caught.value.problems)
+        assert said.startswith(str(bundle / "bundle.yaml")) and said.endswith(
+            "recipe.objective.method: method 'toy' comes from toy-methods 1.2, which is not installed here (expected "
+            "toy-methods with the entry point 'toy = toy:TOY' of dft_search.methods)"
+        )
 
 
 def test_what_is_not_there(bundle: Path, tmp_path: Path, monkeypatch) -> None:

@@ -83,6 +83,20 @@ def test_mkqa_asks_how_sure_the_model_is_of_its_answer(tmp_path, live):
     assert scores.values["said.answerable_f1"].value == pytest.approx(statistics.fmean(answerable))
 
 
+def test_questions_without_any_answer_have_no_answerable_f1(tmp_path, live, caplog):
+    """No score, said in a line; and refused beforehand where the study's score would need it."""
+    nothing = {**GENERATES, "doc_to_target": "{{ [] | tojson }}"}
+    path = generating(tmp_path, metrics=["answerable_f1"], normalizer="mkqa", harness=nothing)
+    scores = Scorer(scoring(["said"], path), samples=True).score(live, "steer")
+    assert set(scores.values) == {"score", "said"} and set(scores.items) == {"said"}
+    assert math.isfinite(scores.values["score"].value) and set(scores.samples["said"][0].values) == {"f1"}
+    assert "said has no answerable_f1 on steer: none of its questions has an answer" in caplog.text
+    assert check_scoring(scoring(["said"], path)) == []
+    problems = check_scoring(scoring(["said.answerable_f1"], path))
+    assert [problem.key for problem in problems] == ["recipe.scoring.score.mean[0]"] * 3
+    assert "'said.answerable_f1' has no value on steer: none of its questions has an answer" in str(problems[0])
+
+
 def test_what_two_tasks_ask_alike_is_generated_once(tmp_path, live, monkeypatch):
     tasks = generating(tmp_path), generating(tmp_path, "same", normalizer="mlqa")
     seen = []

@@ -36,6 +36,7 @@ SCRIPT = """
 import json
 from dataclasses import replace
 from dft_search.bundle import facts
+from dft_search.bundle.provenance import _plugin
 from dft_search.config import build, known_keys, parse_document, RequestError
 from dft_search.objectives.options import Objective
 from dft_search.search.schema import schema
@@ -68,6 +69,7 @@ print(json.dumps({
     "names": toy.term_names,
     "renamed": called(),
     "versions": [facts.versions(name).get("toy-methods") for name in ("toy", "dft")],
+    "record": [_plugin(name) for name in ("toy", "dft")],
     "environment": ["toy-methods==1.2" in facts.environment({}, name) for name in ("toy", "dft")],
     "unread": [sorted(Objective().unread), sorted(toy.unread)],
     "plain": Objective().canonical() == Objective(toy={"scale": 3.0}).canonical(),
@@ -90,6 +92,8 @@ def test_it_is_in_schema_space_and_errors(installed: dict[str, str]) -> None:
     assert told["unread"] == [["toy"], []]  # a recipe of another method is read where the package is not installed
     assert told["plain"]
     assert told["versions"] == ["1.2", None] and told["environment"] == [True, False]  # what a bundle says it needs
+    record = {"package": "toy-methods", "origin": "toy-methods 1.2", "entry": "toy_methods:TOY"}
+    assert told["record"] == [{"plugin": record}, {}]  # for those who open the bundle without the package
     assert told["renamed"] == "section 'toy' makes a term called 'tay' (expected toy)"
     assert "one of dft, tft" in told["misspelt"][0] and "did you mean 'toy'?" in told["misspelt"][0]
     assert told["unknown"] == ["f.yaml:1: objective.toy.scal: unknown key (did you mean 'scale'?)"]

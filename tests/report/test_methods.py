@@ -4,20 +4,25 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dft_search.objectives.methods import DFT
+from dft_search.objectives.methods import TFT as PLAIN
 from dft_search.report import build_report
 from dft_search.report.collect import collect
 from dft_search.report.export import write_figures
 from dft_search.report.figures.curves import highlighted
 from dft_search.report.figures.parallel import ABSENT
 from dft_search.report.paper import MODELS, TASKS, paper_model
+from dft_search.report.reimplemented import footnote, reimplemented
 from dft_search.report.wording import describe_objective
 from tests.report.conftest import TFT, Writer, objective
+from tests.report.test_report import printed
 
 
 def aligned(layer: int, **changes: Any) -> dict[str, Any]:
@@ -74,6 +79,22 @@ def test_the_leaderboard_names_methods(report: dict[str, Any], folder: Path) -> 
     page = (folder / "report.html").read_text()
     assert page.count('<td class="end">mid-align</td>') == 3 and page.count('<td class="end">DFT</td>') == 2
     assert "<dt>mid-align</dt>" in page.split('id="words"')[1]
+
+
+def test_reimplementations_are_called_that_below_every_table(report: dict[str, Any], folder: Path) -> None:
+    assert list(report["reimplementations"]) == ["mid-align", "CLO"]
+    said = "Re-implementations, so not the authors' own numbers: mid-align (Liu & Niehues 2025; "
+    assert said in " ".join(printed(report, 200).split())
+    page = (folder / "report.html").read_text()
+    assert page.count(escape(said)) == 2  # the supervision table and the leaderboard; nothing was confirmed
+
+
+def test_a_plugin_may_call_itself_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is data of the method, and nothing is said of a study without one."""
+    methods = {"dft": replace(DFT, reimplements="a paper; all of it is ours"), "tft": PLAIN}
+    monkeypatch.setattr("dft_search.report.reimplemented.all_methods", lambda: methods)
+    found = reimplemented(collect(folder))
+    assert found == {"DFT": "a paper; all of it is ours"} and footnote({"reimplementations": {}}) == ""
 
 
 def test_the_map_holds_what_has_layers_i_and_j(report: dict[str, Any], folder: Path) -> None:
@@ -157,13 +178,18 @@ def like_the_paper(writer: Callable[..., Writer]) -> Callable[..., dict[str, Any
                 made.trial(number, goal, 0.4, phase="confirm", arm=arm, seed=seed)
                 number += 1
         made.confirm({"best1": 1})
-        for file in made.folder.rglob("*.json*"):
-            file.write_text(file.read_text().replace("xcopa_xx", f"xcopa_{language}").replace("demo/base", model))
-        about = json.loads((made.folder / "study.json").read_text()) | {"language": language}
-        (made.folder / "study.json").write_text(json.dumps(about))
+        rename(made.folder, model, language)
         return build_report(made.folder) | {"folder": made.folder}
 
     return build
+
+
+def rename(folder: Path, model: str, language: str) -> None:
+    """Make a study one of another model and language."""
+    for file in folder.rglob("*.json*"):
+        file.write_text(file.read_text().replace("xcopa_xx", f"xcopa_{language}").replace("demo/base", model))
+    about = json.loads((folder / "study.json").read_text()) | {"language": language}
+    (folder / "study.json").write_text(json.dumps(about))
 
 
 def test_the_papers_numbers_stand_beside_ours(like_the_paper: Callable[..., dict[str, Any]]) -> None:
@@ -220,3 +246,22 @@ def test_the_papers_table_is_whole() -> None:
     assert {row["model"] for row in rows} == set(MODELS) and {row["task"] for row in rows} == set(TASKS)
     assert all(0 < float(row["value"]) < 100 for row in rows)
     assert not [key for key in keys if key[0] == "llama-2-7b" and key[2] == "sft" and key[5] == "mmlu"]
+
+
+def test_another_layers_entry_does_not_stand_beside_the_papers_number(writer: Callable[..., Writer]) -> None:
+    """A sweep over layers: the champion is at layer 20, and what has the paper's layers is a trial on dev."""
+    made = writer(near_chance_task=True, num_layers=32)
+    made.study()
+    made.trial(0, objective(("logits", 2), ("logits", 20)), 0.9)
+    made.trial(1, objective(("logits", 2), ("logits", 15)), 0.4)
+    for seed in range(2):
+        goal = objective(("logits", 2), ("logits", 20))
+        made.trial(10_000 + seed, goal, 0.9, phase="confirm", arm="layer_20", seed=seed)
+    made.confirm({"layer_20": 0})
+    rename(made.folder, "meta-llama/Llama-2-7b-hf", "zh")
+    found = build_report(made.folder)["paper"]
+    (row,) = (r for r in found["rows"] if (r["method"], r["conversion"], r["thinking"]) == ("dft", "logits", "logits"))
+    assert found["layers"] == row["layers"] == {"conversion": 2, "thinking": 15}
+    assert (row["part"], row["arm"], row["trial"]) == ("dev", None, 1) and row["ours"]
+    page = (made.folder / "report.html").read_text().split('id="paper"')[1].split("</section>")[0]
+    assert "Ours have the paper&#x27;s layers (conversion at layer 2 and thinking at layer 15)" in page

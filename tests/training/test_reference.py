@@ -116,6 +116,32 @@ def test_terms_of_one_name_that_read_other_places_are_asked_anew(
         assert sizes == [len(row.segments["target_answer"]) for row in data]
 
 
+@pytest.mark.parametrize(
+    ("name", "term", "part"), [("clo", "preference", "log_probs"), ("retained", "retention", "ids")]
+)
+def test_rows_without_anything_to_read_have_nothing_said(
+    name: str, term: str, part: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a plug-in's term may leave rows out: those of a whole pass here, and then the run trains."""
+    recipe, workspace = make_recipe(world, name), Workspace()
+    silent = [row.segments["target_prompt"] for row in workspace.encoded(recipe)][:3]
+
+    def some_pairs(row: EncodedRow, has_bos: bool) -> list[Pair]:
+        return [] if row.segments["target_prompt"] in silent else list(read_pairs(row, has_bos))
+
+    def some_tokens(row: EncodedRow, prompt: str, answer: str) -> TokenRead:
+        found = after_prompt(row, prompt, answer)
+        return TokenRead(found.path, (), ()) if row.segments["target_prompt"] in silent else found
+
+    monkeypatch.setattr(preference, "read_pairs", some_pairs)
+    monkeypatch.setattr(retention, "after_prompt", some_tokens)
+    found = read_base(recipe, tmp_path / "kept", workspace)
+    sizes = [len(found.row(number)[term][part]) for number in range(ROWS)]
+    assert sizes[:3] == [0, 0, 0] and all(sizes[3:])
+    run = train(recipe, tmp_path / "run", kept=tmp_path / "kept")
+    assert all(torch.isfinite(torch.tensor(list(losses.values()))).all() for losses in run.memory.losses)
+
+
 def test_any_number_of_ranks_says_the_same(world: Path, ranks: Ranks, tmp_path: Path) -> None:
     """Two ranks that share the parts, one rank, and adapters, whose base weights nobody trains."""
     for objective in ("clo", "retained"):

@@ -30,6 +30,7 @@ class Contest:
         plans: the entries in the order of their values, then the other arms, then the placebos.
         entries: the values by key, by name of their arm.
         placebos: by name of a placebo that of the entry which it is made from.
+        same: by name of an entry the other values whose best recipe is its own; it stands for them too.
         missing: values by key of which no recipe completed the search.
         equal_flops: whether every entry runs for the FLOPs of plain TFT.
     """
@@ -37,15 +38,17 @@ class Contest:
     plans: list[ArmPlan]
     entries: dict[str, dict[str, Value]] = field(default_factory=dict)
     placebos: dict[str, str] = field(default_factory=dict)
+    same: dict[str, list[dict[str, Value]]] = field(default_factory=dict)
     missing: list[dict[str, Value]] = field(default_factory=list)
     equal_flops: bool = False
 
     def facts(self, confirm: Confirm) -> dict[str, Any]:
-        """What the report is told: {keys, equal_flops, entries, missing}."""
+        """What the report is told: {keys, equal_flops, entries, same, missing}."""
         return {
             "keys": list(confirm.contested),
             "equal_flops": self.equal_flops,
             "entries": self.entries,
+            "same": self.same,
             "missing": self.missing,
         }
 
@@ -67,12 +70,16 @@ def plan_contest(session: StudySession) -> Contest:
     entries = distinct(made)
     if not entries:
         return Contest([])
-    names = [plan.name for plan in entries]
+    names = {plan.recipe.hash: plan.name for plan in entries}
+    of_name: dict[str, list[dict[str, Value]]] = {}
+    for plan, values in zip(made, done, strict=True):
+        of_name.setdefault(names[plan.recipe.hash], []).append(values)
     placebos = _placebos(session, entries) if SHUFFLED in confirm.arms else {}
     return Contest(
-        distinct([*entries, *(arm for arm in controls if arm.name not in names), *placebos.values()]),
-        {plan.name: values for plan, values in zip(made, done, strict=True) if plan in entries},
+        distinct([*entries, *(arm for arm in controls if arm.name not in of_name), *placebos.values()]),
+        {name: values[0] for name, values in of_name.items()},
         {plan.name: name for name, plan in placebos.items()},
+        {name: values[1:] for name, values in of_name.items() if len(values) > 1},
         [values for key, values in asked.items() if key not in best],
         flops is not None,
     )
@@ -80,13 +87,26 @@ def plan_contest(session: StudySession) -> Contest:
 
 def contest_size(definition: Definition) -> int:
     """How many recipes a contest runs, at most: an entry for each value, the placebos of those, the other arms."""
-    arms, keys = definition.options.confirm.arms, definition.options.confirm.contested
-    entries = _combinations(definition)
-    methods = [definition.recipe_for(definition.complete(values)).method for values in entries]
-    own = [method for method in methods if method in arms and all(key.startswith("objective.") for key in keys)]
+    arms, entries = definition.options.confirm.arms, _combinations(definition)
+    own = [arm for values in entries if (arm := _certain_arm(definition, values))]
     controls = [arm for arm in arms if arm not in ("base", SHUFFLED, *own)]
-    placebos = [method for method in methods if SHUFFLED in arms and method not in own]
-    return len(entries) + len(placebos) + len(controls)
+    placebos = len(entries) - len(own) if SHUFFLED in arms else 0
+    return len(entries) + placebos + len(controls)
+
+
+def _certain_arm(definition: Definition, values: Mapping[str, Value]) -> str | None:
+    """The arm that is the entry of some values whatever wins; None where a mixture or another method may win."""
+    keys = definition.options.confirm.contested
+    method = definition.recipe_for(definition.complete(values)).method
+    if method not in definition.options.confirm.arms or not all(key.startswith("objective.") for key in keys):
+        return None
+    points = [values]
+    for parameter in definition.space.parameters:
+        if parameter.key.startswith("objective.") and parameter.key not in keys and parameter.choices:
+            points += definition.space.combinations([*keys, parameter.key])
+    mine = [point for point in points if {key: point[key] for key in keys if key in point} == values]
+    losses = [definition.recipe_for(definition.complete(point)).objective.canonical() for point in mine]
+    return method if all(loss == definition.loss_of(method) for loss in losses) else None
 
 
 def _combinations(definition: Definition) -> list[dict[str, Value]]:

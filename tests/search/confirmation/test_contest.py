@@ -7,6 +7,7 @@ import pytest
 
 from dft_search.config import RequestError
 from dft_search.config.document import to_yaml
+from dft_search.report.caveats import _of_the_controls
 from dft_search.search.confirmation.arms import plan_followers
 from dft_search.search.confirmation.contest import contest_size, plan_contest
 from dft_search.search.definition import Definition, load_study
@@ -81,13 +82,33 @@ def test_the_best_recipe_of_each_combination_enters_and_tft_is_the_arm(world, tm
 def test_a_mixture_of_tft_with_another_term_is_an_entry_of_its_own(key, values, world, tmp_path):
     """Its method is called tft too, but it is not the arm: what was best of it would never be run."""
     space = {METHOD: {"choice": ["tft", "dft"]}, key: {"choice": values}, RATE: {"choice": [0.001, 0.003]}}
-    search = searched(defined(world, space, METHOD), tmp_path / "s", {"0.003": 0.1, str(values[1]): 0.5})
+    definition = defined(world, space, METHOD)
+    search = searched(definition, tmp_path / "s", {"0.003": 0.1, str(values[1]): 0.5})
     contest = plan_contest(search.session)
+    assert contest_size(definition) == len(contest.plans) == 3, "plain TFT runs beside the mixture: told beforehand"
     plans = {plan.name: plan for plan in contest.plans}
     assert set(plans) == {"method_tft", "method_dft", "tft"} and set(contest.entries) == {"method_tft", "method_dft"}
     mixture, tft = plans["method_tft"], plans["tft"]
     assert mixture.candidate and mixture.point[key] == values[1] and mixture.source is not None
     assert not tft.candidate and tft.recipe.objective.canonical() == {"method": "tft"}
+
+
+def test_an_entry_that_stands_for_two_values_is_told(world, tmp_path):
+    """``dft`` without both supervisions is plain TFT: its value neither vanishes nor runs twice."""
+    none, either = {"fixed": "none"}, {"choice": ["none", "logits"]}
+    space = {METHOD: {"choice": ["tft", "dft"]}, THINKING: either, CONVERSION: none}
+    search = searched(defined(world, space, METHOD), tmp_path / "s", {"none": 0.5})
+    contest = plan_contest(search.session)
+    assert [plan.name for plan in contest.plans] == ["tft"] and contest.missing == []
+    assert contest.entries == {"tft": {METHOD: "tft"}} and contest.same == {"tft": [{METHOD: "dft"}]}
+    assert contest.facts(search.session.options.confirm)["same"] == contest.same
+    arms = {"tft": {"placebo_of": None, "candidate": True}}
+    report = {"arms": arms, "champion": None, "test": {}, "contest": contest.facts(search.session.options.confirm)}
+    (said,) = _of_the_controls(report)
+    assert said == (
+        "The best recipe with method dft is that of method tft: one entry, plain TFT, stands for both, so they are not "
+        "compared with each other."
+    )
 
 
 def test_a_value_without_a_completed_recipe_is_told_as_missing(world, tmp_path):
