@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from dft_search.config import InfrastructureError, Problem, RequestError
 from dft_search.config.background import repeated
 from dft_search.evaluation.options import Part
+from dft_search.launch.job_files import keep_job_files
 from dft_search.launch.nodes import NodeCheck
 from dft_search.search.asker import Asker
 from dft_search.search.confirmation.baseline import score_base
@@ -78,6 +79,7 @@ def run_phases(
     if problems:
         raise RequestError(problems)
     refuse_lacking(nodes)
+    keep_job_files()
     tracker, parent = _open_record(definition, folder, uri, facts, data, inputs)
     storage = open_storage(options.database, folder.journal)
     asker = Asker(storage, options, definition.space, definition.fixed)
