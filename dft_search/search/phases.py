@@ -260,6 +260,7 @@ def _leave(session: StudySession, phase: str, uri: str) -> None:
         session.learn_run_ids()
         folder.update_state(state=phase)
         _finish_report(folder, tracker, session.parent, phase, session.watcher, uri)
+        session.note_run_ids()  # it may have answered at the last moment
     except (OSError, InfrastructureError):
         if phase == "finished":
             raise

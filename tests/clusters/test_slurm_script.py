@@ -25,7 +25,7 @@ while true; do command sleep 0.05; done
 """
 # The script's seconds are short: it waits for a minute in places.
 SLEEP = """
-[ "$1" = 1 ] && set -- 0.05
+[ "$1" = 1 ] && set -- 0.01
 exec /bin/sleep "$@"
 """
 SCONTROL = """

@@ -30,6 +30,10 @@ SMALL = [
     *("--set", "recipe.training.length={steps: 4}"),
     *("--set", "study.confirm={top: 1, seeds: 1, arms: []}"),
 ]
+LOCAL = [  # what the shipped study has in the package, as files of the desk
+    *("--set", f"recipe.model.path={ROOT}/dft_search/demo/base"),
+    *("--set", f"recipe.data.train.files=[{ROOT}/dft_search/demo/train.jsonl]"),
+]
 
 
 @dataclass
@@ -115,9 +119,11 @@ def test_a_study_runs_as_a_job(mode: str) -> None:
             by_ray = head.run("ray", "job", "submit", "--address", head.address, "--working-dir", ".", "--", *study)
             assert by_ray.returncode == 0, by_ray.stdout + by_ray.stderr
         submission = ["dft-search", "submit", "quickstart", "--address", head.address, "--name", "by-us", *SMALL]
+        submission += LOCAL
         ours = head.run(*submission)
         assert ours.returncode == 0, ours.stdout + ours.stderr
         assert TOKEN not in ours.stdout + ours.stderr
+        assert len(list((head.home / "files").iterdir())) == 2  # they travelled, and are kept
         for name in names:
             status = json.loads(head.run("dft-search", "status", name, "--json").stdout)
             assert status["budget"]["spent"] == 2
