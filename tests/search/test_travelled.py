@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dft_search.bundle.portable import portable
 from dft_search.config import RequestError, home, load_document
 from dft_search.config.document import to_yaml
 from dft_search.config.paths import JOB_FILES
@@ -55,6 +56,7 @@ def test_it_goes_on_in_another_job_and_without_one(world, tmp_path, monkeypatch)
     kept = load_study(StudyFolder(study_path("tiny")).study_file).recipe
     assert kept.hash == first.hash and len(read_rows(kept.data.train, needs=kept.needs).rows) > 0
     assert not list((home() / "files").glob(".*"))
+    assert portable(kept)[0].model.path == "${DFT_SEARCH_FILES}/llama"  # a bundle calls them as any local file
 
 
 def test_other_rows_are_another_study(world, tmp_path, monkeypatch):
