@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dft_search.config import expand_path, home, is_portable
-from dft_search.config.paths import PACKAGE
+from dft_search.config.paths import PACKAGE, TRAVELLED
 from dft_search.data.options import FileJoin, HubSet, looks_like_hub_name, with_transfer_paths
 from dft_search.evaluation.options import TaskChoice
 from dft_search.tracking.secrets import mask
@@ -81,6 +81,8 @@ def _with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
 
 def _placed(path: str) -> str | None:
     """``path`` under a name that other machines share, None when there is none. Secrets in URLs are masked."""
+    if path.startswith(TRAVELLED):  # it means nothing beyond the jobs that it came with
+        return None
     if is_portable(path):
         return mask(path)
     place = Path(path).expanduser().absolute()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from dft_search.config import InfrastructureError
 from dft_search.launch.alive import ClusterWatch, watched
+from dft_search.launch.job_files import worker_environment
 
 ADDRESS = "RAY_ADDRESS"
 
@@ -53,7 +54,12 @@ def connected(hint: str = "") -> Iterator[bool]:
         elif not joined:
             if not is_answered(os.environ[ADDRESS]):
                 raise ConnectionError("nobody answers there")
-            ray.init(address=os.environ[ADDRESS], log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address=os.environ[ADDRESS],
+                runtime_env=worker_environment() or None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except SystemExit:  # Ray's own handler of SIGTERM
         raise KeyboardInterrupt from None
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

@@ -10,7 +10,7 @@ from dft_search.config import InfrastructureError
 from dft_search.launch.client import JobClient, ask_desk
 from dft_search.launch.cluster import autoscaler_refuses, survey
 from dft_search.launch.job import SlotSpec
-from dft_search.launch.planner import Room, SlotPlan, free_now, need, plan_on
+from dft_search.launch.planner import DoesNotFit, Room, SlotPlan, free_now, need, plan_on
 from dft_search.launch.slots import QUIET, Desk, on_node
 
 __all__ = ["JobClient", "SlotPool", "plan_cluster"]
@@ -29,11 +29,11 @@ def plan_cluster(room: Room, spec: SlotSpec, most: int) -> SlotPlan:
         most: more are of no use to it.
 
     Raises:
-        InfrastructureError: not one can ever be there; says what is missing.
+        DoesNotFit: not one can ever be there; says what is missing.
     """
     plan = plan_on(room, spec.bundle, spec.workers, most)
     if plan.slots == 0:
-        raise InfrastructureError(f"the study does not fit: {plan.missing}")
+        raise DoesNotFit(f"the study does not fit: {plan.missing}")
     return plan
 
 

@@ -1,14 +1,15 @@
 """What a study needs on another machine: its file, and copies of the local files that it names, in one folder."""
 
+import hashlib
 import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from dft_search.config import Document, Problem, RequestError, expand_path, is_portable, load_document
+from dft_search.config.document import to_yaml
+from dft_search.config.paths import TRAVELLED
 from dft_search.data.options import looks_like_hub_name
 from dft_search.data.transfer import ALIGNED, ALIGNER, TEACHERS
 
@@ -22,8 +23,10 @@ FILES_FOLDER = "files"
 def pack(document: Document, folder: Path) -> list[str]:
     """Write the study file, with its paths rewritten, and copies of the files it names into ``folder``.
 
-    Paths that mean the same on every machine (``${VAR}/...``, ``package:...``, URLs, hub names) stay as they are. Files
-    that git ignores travel too, as data often are, and are named: a working directory goes without them.
+    A copy is named by its content, below a variable that says where the job was unpacked: the same files make the same
+    study on every cluster. Paths that mean the same on every machine (``${VAR}/...``, ``package:...``, URLs, hub names)
+    stay as they are. Files that git ignores travel too, as data often are, and are named: a working directory goes
+    without them.
 
     Returns:
         Lines for people: what travels, with sizes, and what is expected on the cluster.
@@ -54,7 +57,7 @@ def pack(document: Document, folder: Path) -> list[str]:
             if str(_mapping(choice).get("task")).endswith((".yaml", ".yml")):
                 _replace(cargo, document, choice, "task", ("recipe", "scoring", part, index, "task"))
     lines = cargo.close(document)
-    _write(document.data, folder / STUDY_FILE)
+    (folder / STUDY_FILE).write_text(to_yaml(document.data), encoding="utf-8")
     return lines
 
 
@@ -84,7 +87,7 @@ class _Cargo:
                 self.expected.append(f"study '{point['study']}' (study.first_points)")
 
     def take(self, text: str, document: Document, key: tuple[str | int, ...]) -> str | None:
-        """The name in the cargo's folder of what ``text`` means; None when it stays as it is."""
+        """The path in the job of what ``text`` means; None when it stays as it is."""
         if is_portable(text) or text.startswith(HUB):
             self.expected.append(text)
             return None
@@ -96,27 +99,36 @@ class _Cargo:
                 self.problems.append(document.problem(f"no such file: {source}", key))
             return None
         if source not in self.names:
-            self.names[source] = f"{len(self.names)}-{source.name}"
-            self._copy(source, self.names[source], is_task=key[1] == "scoring")
-        return self.names[source]
+            self.names[source] = self._copy(source, is_task=key[1] == "scoring")
+        return TRAVELLED + self.names[source]
 
-    def _copy(self, source: Path, name: str, *, is_task: bool) -> None:
-        self.folder.mkdir(exist_ok=True)
+    def _copy(self, source: Path, *, is_task: bool) -> str:
+        """Copy a file or a folder to DIGEST/NAME in the cargo's folder, and return that."""
         note = "  (git ignores it: without this command it would stay behind)" if _git_ignores(source) else ""
-        self.sizes[f"{name}  from {source}{note}"] = size_of(source)
+        self.sizes[f"{source.name}  from {source}{note}"] = size_of(source)
         if sum(self.sizes.values()) > MAX_BYTES:
-            return  # `close` refuses; nothing more needs to be copied
+            return source.name  # `close` refuses; nothing more needs to be read
         if is_task:
             task = load_document(source)
             for part, options in _mapping(task.data.get("parts")).items():
                 for index, text in enumerate(_mapping(options).get("files") or []):
                     packed = self.take(text, task, ("parts", part, "files", index))
                     options["files"][index] = packed or text
-            _write(task.data, self.folder / name)
-        elif source.is_dir():
-            shutil.copytree(source, self.folder / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
+            content = to_yaml(task.data)
+            target = self._target(_short(hashlib.sha256(content.encode())), source)
+            target.write_text(content, encoding="utf-8")
+            return target.relative_to(self.folder).as_posix()
+        target = self._target(_digest(source), source)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
         else:
-            shutil.copy2(source, self.folder / name)
+            shutil.copy2(source, target)
+        return target.relative_to(self.folder).as_posix()
+
+    def _target(self, digest: str, source: Path) -> Path:
+        target = self.folder / digest / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
 
     def close(self, document: Document) -> list[str]:
         """Lines about all that was taken. Raises RequestError for what was missing or is too large."""
@@ -134,8 +146,8 @@ class _Cargo:
 def _replace(cargo: _Cargo, document: Document, owner: Any, slot: Any, key: tuple[str | int, ...]) -> None:
     """Pack the path at ``owner[slot]``, if there is one, and write its new place there."""
     text = owner.get(slot) if isinstance(owner, dict) else owner[slot]
-    if isinstance(text, str) and (name := cargo.take(text, document, key)):
-        owner[slot] = f"{FILES_FOLDER}/{name}"
+    if isinstance(text, str) and (path := cargo.take(text, document, key)):
+        owner[slot] = path
 
 
 def _pack_transfer(cargo: _Cargo, document: Document, transfer: dict[str, Any]) -> None:
@@ -163,6 +175,22 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def _digest(path: Path) -> str:
+    """Of a file's content, or of the names and contents in a folder."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        with path.open("rb") as file:
+            return _short(hashlib.file_digest(file, "sha256"))
+    for inner in sorted(path.rglob("*")):
+        if inner.is_file() and inner.name not in LEFT_OUT:
+            digest.update(f"{inner.relative_to(path).as_posix()} {_digest(inner)}\n".encode())
+    return _short(digest)
+
+
+def _short(digest: "hashlib._Hash") -> str:
+    return digest.hexdigest()[:12]
+
+
 def mebibytes(size: int) -> str:
     """``0.1 MiB``."""
     return f"{size / 2**20:.1f} MiB"
@@ -175,8 +203,3 @@ def _git_ignores(path: Path) -> bool:
         return False
     asked = [git, "-C", str(path.parent), "check-ignore", "--quiet", str(path)]
     return subprocess.run(asked, capture_output=True).returncode == 0
-
-
-def _write(data: dict[str, Any], path: Path) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        YAML(typ="safe", pure=True).dump(data, stream)

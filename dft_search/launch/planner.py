@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dft_search.config import InfrastructureError
+
 Resources = Mapping[str, float]
+
+
+class DoesNotFit(InfrastructureError):
+    """Not one slot of a study can ever be on this cluster."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dft_search.config import InfrastructureError, Interrupted, Problem, RequestError, apply_overrides, load_document
-from dft_search.launch.packing import STUDY_FILE, mebibytes, pack, size_of
+from dft_search.launch.job_files import with_job_files
+from dft_search.launch.packing import FILES_FOLDER, STUDY_FILE, mebibytes, pack, size_of
 
 
 def submit(
@@ -56,7 +57,8 @@ def submit(
             runtime_env["py_modules"] = [str(checkout)]
             _say(f"travels: {mebibytes(size_of(checkout))} the package  from {checkout}")
         cluster = _Cluster(address)
-        job = cluster.ask("submit_job", entrypoint=shlex.join(command), runtime_env=runtime_env)
+        entry_point = with_job_files(shlex.join(command), FILES_FOLDER)
+        job = cluster.ask("submit_job", entrypoint=entry_point, runtime_env=runtime_env)
     _say(f"Submitted job {job} to {cluster.name}")
     if not wait:
         _say(f"Follow it with: ray job logs --address {cluster.name} --follow {job}")

@@ -180,6 +180,22 @@ def _is_longer(root: str, folder: StudyFolder) -> bool:
     return len(read_bytes(join(root, folder.journal.name)) or b"") > here
 
 
+def forget(name: str, storage: str) -> None:
+    """Remove what this process has written of a study's state; nothing where another driver has put its name there.
+
+    Raises:
+        InfrastructureError: the storage cannot be reached.
+    """
+    place = join(normal(storage), name)
+    root = join(place, "study")
+    holder = _holder(root)
+    if holder is not None and holder.is_same(this_process()):
+        remove(root)
+        if not is_remote(place):
+            with contextlib.suppress(OSError):  # it holds something else
+                Path(place).rmdir()
+
+
 def is_known(name: str, storage: str) -> bool:
     """Whether a storage has a study of this name."""
     return read_bytes(join(normal(storage), name, "study", STATE)) is not None

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from dft_search.config import InfrastructureError, Problem, RequestError
 from dft_search.config.background import repeated
 from dft_search.evaluation.options import Part
+from dft_search.launch.job_files import keep_job_files
 from dft_search.launch.nodes import NodeCheck
 from dft_search.search.asker import Asker
 from dft_search.search.confirmation.baseline import score_base
@@ -78,10 +79,11 @@ def run_phases(
     if problems:
         raise RequestError(problems)
     refuse_lacking(nodes)
-    tracker, parent = _open_record(definition, folder, uri, facts, data, inputs)
+    keep_job_files()
     storage = open_storage(options.database, folder.journal)
     asker = Asker(storage, options, definition.space, definition.fixed)
     _same_database(asker, folder)
+    tracker, parent = _open_record(definition, folder, uri, facts, data, inputs)
     asker.enqueue_once(definition.first_points())
     session = StudySession(definition, folder, tracker, parent, progress, facts, inputs)
     searching = Searching(session, asker)
@@ -258,6 +260,7 @@ def _leave(session: StudySession, phase: str, uri: str) -> None:
         session.learn_run_ids()
         folder.update_state(state=phase)
         _finish_report(folder, tracker, session.parent, phase, session.watcher, uri)
+        session.note_run_ids()  # it may have answered at the last moment
     except (OSError, InfrastructureError):
         if phase == "finished":
             raise

@@ -20,6 +20,7 @@ from dft_search.search.options import Transfer
 from dft_search.search.phases import go_on, run_phases
 from dft_search.search.planning import slot_spec
 from dft_search.search.progress import Progress
+from dft_search.search.refusal import locked_or_undone
 from dft_search.search.signals import stop_signals
 from dft_search.search.study_folder import SESSIONS, StudyFolder, check_name, studies_folder
 from dft_search.tracking.audit import check_access
@@ -119,7 +120,7 @@ def _run(definition: Definition, folder: StudyFolder, *, confirm: bool | None) -
         raise RequestError(problems)
     facts, data, inputs = _read_data(definition)
     check_access(uri)
-    with folder.locked():
+    with locked_or_undone(folder, options.storage):
         folder.stop_flag.unlink(missing_ok=True)
         state = folder.read_state()
         confirm = state.get("confirm", True) if confirm is None else confirm

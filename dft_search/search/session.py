@@ -18,7 +18,7 @@ from dft_search.search.outcomes import RUNNING, TABLE, Outcome
 from dft_search.search.study_check import PERFORMANCE
 from dft_search.search.study_folder import StudyFolder, TrialRecord
 from dft_search.tracking.inputs import DataInput
-from dft_search.tracking.operations import new_run
+from dft_search.tracking.operations import is_local, new_run
 from dft_search.tracking.tracker import Tracker
 from dft_search.training.places import remove
 from dft_search.training.recipe import Recipe
@@ -66,6 +66,7 @@ class StudySession:
         self.trouble: str | None = None  # of the infrastructure, which ends the session
         self.leaving: set[int] = set()  # trials that were told to stop: their workers tidy up
         self.records = {record.trial: record for record in folder.read_trials()}
+        self.unknown = {r.trial for r in self.records.values() if is_local(r.mlflow_run_id)}  # runs without MLflow's id
         self.tidied: set[int] = set()
         self.base: BaseScores | None = None  # of the untrained model on the steer part, once it is scored
         self.confirm_base: BaseScores | None = None  # and on the select part
@@ -82,6 +83,7 @@ class StudySession:
                 # mirrored just before its machine was lost, and its number was not: it was given out again
                 remove(self.folder.checkpoints(record.trial, self.options.storage))
                 remove(self.folder.trial(record.trial))
+                self.unknown.discard(record.trial)
                 known = None
             if known is not None:
                 if known.outcome == Outcome.ABANDONED:  # its checkpoint is gone: it begins anew
@@ -98,6 +100,8 @@ class StudySession:
                 self.records[record.trial] = record
             record.checkpoint_uri = self.folder.checkpoints(record.trial, self.options.storage)
             self._open_run(record, recipe, parts, untrained)
+            if is_local(record.mlflow_run_id):
+                self.unknown.add(record.trial)
             self.folder.write_trial(record)
             section = recipe.model_dump(mode="json", exclude_unset=True, by_alias=True)
             write_text(self.folder.trial(record.trial) / "recipe.yaml", json.dumps({"recipe": section}, indent=1))
@@ -169,6 +173,7 @@ class StudySession:
                 write_json(self.folder.trial(trial) / "items_test.json", sealed["items"])
             self._log(record, told)
             self.folder.write_trial(record)
+            self._note_run_ids()
             self.watcher.reported(record)
 
     def _add_retention(self, record: TrialRecord, told: dict[str, Any]) -> None:
@@ -206,7 +211,6 @@ class StudySession:
         record.logged_step = max(record.logged_step, told["step"])
         assert record.mlflow_run_id is not None
         self.tracker.log(record.mlflow_run_id, points, {"checkpoint_uri": record.checkpoint_uri})
-        record.mlflow_run_id = self.tracker.resolve(record.mlflow_run_id)
 
     def settled(self, trial: int, end: JobEnd) -> JobEnd:
         """What the end of a job means for the study: no score is a divergence, and a discarded trial is abandoned."""
@@ -238,8 +242,8 @@ class StudySession:
             if end.message:
                 self.tracker.log_text(record.mlflow_run_id, end.message, "message.txt")
             self.tracker.end(record.mlflow_run_id, TABLE[outcome].mlflow)  # type: ignore[arg-type]
-            record.mlflow_run_id = self.tracker.resolve(record.mlflow_run_id)
             self.folder.write_trial(record)
+            self._note_run_ids()
             if TABLE[outcome].final:
                 self._tidy()
             self.watcher.ended(record)
@@ -266,15 +270,27 @@ class StudySession:
         """Send what waits; then the ids that MLflow has given to runs take the place of local ones."""
         if self.tracker.pending:
             self.tracker.replay()
-        for record in self.records.values():
-            known = self.tracker.resolve(record.mlflow_run_id) if record.mlflow_run_id else None
-            if known != record.mlflow_run_id:
-                record.mlflow_run_id = known
-                self.folder.write_trial(record)
+        self.note_run_ids()
+
+    def note_run_ids(self) -> None:
+        """Write down the ids that MLflow has given to runs so far, the study's own among them."""
+        self._note_run_ids()
         told = {**self.folder.read_state().get("mlflow", {}), "run_id": self.tracker.resolve(self.parent)}
         self.folder.update_state(
             mlflow={**told, "experiment_id": self.tracker.experiment_id or told.get("experiment_id")}
         )
+
+    def _note_run_ids(self) -> None:
+        """Of trials: those that began, or even ended, while MLflow was away get theirs when it answers again."""
+        with self.lock:
+            for trial in tuple(self.unknown):
+                record = self.records[trial]
+                assert record.mlflow_run_id is not None
+                known = self.tracker.resolve(record.mlflow_run_id)
+                if known != record.mlflow_run_id:
+                    record.mlflow_run_id = known
+                    self.unknown.discard(trial)
+                    self.folder.write_trial(record)
 
     def fail(self, reason: str) -> None:
         """End the session for a reason that lies in the infrastructure. Trials that run stop at their next step."""

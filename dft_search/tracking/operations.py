@@ -54,6 +54,11 @@ def new_run() -> str:
     return LOCAL + uuid.uuid4().hex
 
 
+def is_local(run: str | None) -> bool:
+    """Whether a run's id is one of ours, which the store has not replaced yet."""
+    return run is not None and run.startswith(LOCAL)
+
+
 def create(
     name: str, params: dict[str, Any], tags: dict[str, Any], parent: str | None, run: str | None = None
 ) -> Operation:

@@ -98,6 +98,8 @@ BREAKS: list[tuple[Callable[[Manifest], None], Callable[[Manifest], Any]]] = [
     (rules.nobody_is_root, lambda m: pod(groups(m)[0])["securityContext"].update(runAsUser=0)),
     (rules.pods_end_in_order, lambda m: pod(groups(m)[0]).update(terminationGracePeriodSeconds=30)),
     (rules.pods_end_in_order, lambda m: container(groups(m)[0]).pop("lifecycle")),
+    (rules.pods_end_in_order, lambda m: _variable(groups(m)[0], "STOP_SECONDS", "150")),
+    (rules.pods_end_in_order, lambda m: pod(groups(m)[1]).update(terminationGracePeriodSeconds=120)),
 ]
 
 

@@ -19,6 +19,14 @@ echo "$@" > $RECORD/srun
 while [[ $1 == --* ]]; do shift; done
 for node in 0 1; do SLURM_NODEID=$node SLURM_GPUS_ON_NODE=$((node + 1)) "$@" & done
 wait
+[ -e $RECORD/deaf ] || exit 0
+trap 'touch $RECORD/termed' TERM
+while true; do command sleep 0.05; done
+"""
+# The script's seconds are short: it waits for a minute in places.
+SLEEP = """
+[ "$1" = 1 ] && set -- 0.01
+exec /bin/sleep "$@"
 """
 SCONTROL = """
 case "$1 $2" in
@@ -66,7 +74,7 @@ class Job:
     def __init__(self, folder: Path, work: str = "search mine.yaml"):
         self.home, self.record, self.number = folder / "home", folder / "record", 1_000_000 + os.getpid()
         self.record.mkdir()
-        programs = {"srun": SRUN, "scontrol": SCONTROL, "ray": RAY, "dft-search": PRODUCT}
+        programs = {"srun": SRUN, "scontrol": SCONTROL, "ray": RAY, "dft-search": PRODUCT, "sleep": SLEEP}
         write_programs(folder / "venv" / "bin", programs)
         self.script = edited(folder, work=work, home=self.home, venv=folder / "venv")
         self.log = folder / "log"
@@ -169,6 +177,13 @@ def test_a_job_whose_ray_does_not_start_fails(job):
     job.start()
     assert job.end() == 1
     assert not (job.record / "asked").exists()
+
+
+def test_a_step_that_ignores_the_wish_to_end_is_killed(job):
+    (job.record / "deaf").touch()
+    job.start()
+    assert job.end() == 0, job.log.read_text()
+    assert (job.record / "termed").exists()
 
 
 def test_a_training_is_stopped_by_its_signal(tmp_path):

@@ -30,6 +30,10 @@ SMALL = [
     *("--set", "recipe.training.length={steps: 4}"),
     *("--set", "study.confirm={top: 1, seeds: 1, arms: []}"),
 ]
+LOCAL = [  # what the shipped study has in the package, as files of the desk
+    *("--set", f"recipe.model.path={ROOT}/dft_search/demo/base"),
+    *("--set", f"recipe.data.train.files=[{ROOT}/dft_search/demo/train.jsonl]"),
+]
 
 
 @dataclass
@@ -107,7 +111,7 @@ def _wait_until_up(head: Head, process: subprocess.Popen[bytes], log: Path) -> N
 def test_a_study_runs_as_a_job(mode: str) -> None:
     with running_head(mode) as head:
         at_head, study = ["--address", head.address], ["--name", "mine", *SMALL]
-        by_us = ["dft-search", "submit", "quickstart", *at_head, *study]
+        by_us = ["dft-search", "submit", "quickstart", *at_head, *study, *LOCAL]
         if mode == "token":
             _refuses_other_tokens(head)
             done = head.run(*by_us)

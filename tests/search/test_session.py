@@ -18,6 +18,7 @@ from dft_search.search.outcomes import Outcome
 from dft_search.search.searching import Searching
 from dft_search.search.session import StudySession
 from dft_search.search.study_folder import StudyFolder, TrialRecord
+from dft_search.tracking.reach import Unavailable
 from dft_search.tracking.tracker import Tracker
 from tests.search.small import write_world
 
@@ -239,6 +240,21 @@ def test_no_run_stays_open_in_mlflow_wherever_the_driver_dies(definition, tmp_pa
         assert again.next_job().trial == 0
         runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "tags.trial = '0'")
         assert [run.info.status for run in runs] == ["RUNNING"]  # the same one
+
+
+def test_a_trial_that_ended_while_mlflow_was_away_learns_its_run_when_it_answers(definition, tmp_path, monkeypatch):
+    search = open_search(definition, tmp_path / "s")
+    session, tracker = search.session, search.session.tracker
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker._store, "perform", lambda *_, **__: (_ for _ in ()).throw(Unavailable("away")))
+        patch.setattr("dft_search.tracking.tracker.RETRY_PAUSES", ())
+        away = run_one(search, 1.0)
+    assert session.folder.read_trials()[away].mlflow_run_id.startswith("local-")
+    tracker._asleep_until = 0.0  # its rest is over
+    run_one(search, 0.5)
+    known = session.folder.read_trials()[away].mlflow_run_id  # written down in the midst of the study
+    assert mlflow.MlflowClient(tracker.uri).get_run(known).info.status == "FINISHED"
+    assert session.unknown == set()
 
 
 def test_the_clock_counts_all_sessions(definition, tmp_path):

@@ -187,3 +187,4 @@ def test_a_shape_that_cannot_fit_is_refused_with_numbers(ray_cluster, world, hom
     shape = {"workers": 64, "gpus_per_worker": 1, "cpus_per_worker": 1}
     with pytest.raises(InfrastructureError, match="needs 64 workers of 1 CPU and 1 GPU each"):
         run(study_file(world, "huge", slots=shape))
+    assert not (home / "studies" / "huge").exists()
