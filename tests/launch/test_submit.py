@@ -115,6 +115,7 @@ def test_a_study_runs_as_a_job(mode: str) -> None:
         if mode == "token":
             _refuses_other_tokens(head)
             done = head.run(*by_us)
+            assert len(list((head.home / "files").iterdir())) == 2  # they travelled, and are kept
         else:
             by_ray = ["dft-search", "search", "search_spaces/quickstart.yaml", *study]
             done = head.run("ray", "job", "submit", *at_head, "--working-dir", ".", "--", *by_ray)
