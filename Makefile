@@ -7,9 +7,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 STAMP := $(VENV)/.installed
-# Files of tests that run side by side; the slow ones wait much of their time, for daemons that start and end.
+# Files of tests that run side by side.
 TEST_PROCESSES ?= 2
-SLOW_TEST_PROCESSES ?= 3
 DEMO_HOME = $${DFT_SEARCH_HOME:-$$HOME/dft-search}
 
 .DEFAULT_GOAL := help
@@ -49,8 +48,7 @@ test: install  ## the default suite: no slow tests, no GPU
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 20
 
 test-slow: install  ## the slow tests: whole studies, clusters, the wheel
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(SLOW_TEST_PROCESSES) --dist loadfile --durations 30 \
-	  -m 'slow and not gpu'
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 30 -m 'slow and not gpu'
 
 check: install  ## style, types, import rules, spelling
 	@$(BIN)/ruff check .
