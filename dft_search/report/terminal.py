@@ -141,9 +141,10 @@ def _arms(report: Mapping[str, Any], *, wide: bool) -> Table:
     test, study = report["test"], report["study"]
     scale, dev_scale = Scale(bool(test.get("points"))), Scale(bool(study["points"]))
     table = _plain_table("Confirmation (fresh seeds; ± is the deviation between seeds)")
-    table.add_column("arm", overflow="fold")
-    for name in ("seeds", *(("dev", "FLOPs") if wide else ()), "test", "champion minus arm", "p"):
+    table.add_column("arm", min_width=10, overflow="fold")
+    for name in ("seeds", *(("dev", "FLOPs") if wide else ()), "test", "champion minus arm"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("p", justify="right")  # where there is little room, its note goes below
     for name, arm in report["arms"].items():
         lead = arm.get("champion_minus_arm") or {}
         table.add_row(

@@ -81,7 +81,7 @@ def _check_page(text: str, found: dict) -> None:
     assert page.open == [] and all(target.startswith(("#", "data:")) for target in page.fetched)
     assert "http" not in text and "color-scheme" in text and 'lang="en"' in text
     assert f"conversion i = {found['proposal']['i']}, thinking j = {found['proposal']['j']}" in text
-    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    style = "".join(re.findall(r"<style[^>]*>(.*?)</style>", text, re.DOTALL))
     rules = {name for rule in re.findall(r"[^{}]+(?={)", style) for name in re.findall(r"\.([a-z]+)", rule)}
     drawn = {name for names in re.findall(r'class="([^"]*)"', text) for name in names.split()}
     assert drawn - {"about"} <= rules, "what is drawn has a look"
