@@ -149,6 +149,24 @@ def test_a_job_runs_to_its_end(job):
     assert token not in job.log.read_text() and not (job.record / "requeue").exists()
 
 
+def test_what_an_earlier_attempt_left_on_a_node_is_ended(job):
+    def daemon(attempt: int) -> "subprocess.Popen[bytes]":
+        waits = "import time; time.sleep(600)"
+        return subprocess.Popen([sys.executable, "-c", waits, f"--session-dir=/tmp/r{job.number}.{attempt}-0/ray"])
+
+    with daemon(0) as left, daemon(1) as own:
+        try:
+            job.start(restarts=1)
+            assert job.end() == 0, job.log.read_text()
+            assert left.wait(timeout=5) == -signal.SIGKILL and own.poll() is None
+        finally:
+            left.kill()
+            own.kill()
+    assert f"--address 10.77.0.1:{20000 + (job.number + 997) % 10000} " in job.said(
+        "ray-0"
+    )
+
+
 def test_the_signal_before_the_limit_stops_the_study_and_queues_it_again(job):
     for name in ("long", "late"):  # so the first wish meets a study that has not begun
         (job.record / name).touch()
