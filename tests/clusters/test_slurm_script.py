@@ -162,9 +162,7 @@ def test_what_an_earlier_attempt_left_on_a_node_is_ended(job):
         finally:
             left.kill()
             own.kill()
-    assert f"--address 10.77.0.1:{20000 + (job.number + 997) % 10000} " in job.said(
-        "ray-0"
-    )
+    assert f"--address 10.77.0.1:{20000 + (job.number + 997) % 10000} " in job.said("ray-0")
 
 
 def test_the_signal_before_the_limit_stops_the_study_and_queues_it_again(job):
