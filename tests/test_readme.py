@@ -122,7 +122,7 @@ def test_the_loss_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_study_of_ones_own_runs_as_written(tmp_path: Path, home: Path) -> None:
+def test_a_study_of_ones_own_runs_as_written(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks on one's own study, its winner and its MLflow record, in their order, with a smaller budget."""
     environment = {**os.environ, "DFT_SEARCH_HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
     for block in blocks("README.md", "bash"):
@@ -137,6 +137,7 @@ def test_a_study_of_ones_own_runs_as_written(tmp_path: Path, home: Path) -> None
                 _shrink(tmp_path / "mine.yaml")
     (block,) = [text for text in blocks("README.md", "python") if "mlflow" in text]
     names: dict[str, object] = {}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")  # the block sets it for all that follow
     exec(compile(block, "README.md", "exec"), names)
     assert len(names["best"]) >= 1  # type: ignore[arg-type]
     assert len(names["confirmed"]) == 3  # type: ignore[arg-type]  # the champion, TFT and the base
