@@ -42,6 +42,7 @@ env > $RECORD/environment-$SLURM_NODEID
 while [ "$1" != -- ]; do [ "$1" = --temp-dir ] && mkdir "$2" && ls -ld "$(dirname "$2")" > $RECORD/folder-$SLURM_NODEID
   shift; done
 [ -e $RECORD/broken ] && exit 0
+[ $SLURM_NODEID = 1 ] && [ -e $RECORD/unlucky ] && rm $RECORD/unlucky && exit 0
 if [ $SLURM_NODEID = 0 ]; then shift; "$@"; else sleep 1000 || true; fi
 """
 # A study that can be asked to stop once it has begun, and a training that ends by a signal.
@@ -147,6 +148,19 @@ def test_a_job_runs_to_its_end(job):
     assert job.said("token-mode") == "600" and len(token) == 64
     assert not any(token in job.said(f"{name}-{node}") for name in ("ray", "environment") for node in (0, 1))
     assert token not in job.log.read_text() and not (job.record / "requeue").exists()
+
+
+def test_a_node_whose_ray_does_not_start_tries_again(job):
+    for name in ("unlucky", "long"):
+        (job.record / name).touch()
+    job.start()
+    deadline = time.monotonic() + 30
+    while "Ray did not start on" not in job.log.read_text():
+        assert time.monotonic() < deadline, job.log.read_text()
+        time.sleep(0.05)
+    (job.record / "stop").touch()
+    assert job.end() == 3, job.log.read_text()
+    assert job.log.read_text().count("Ray did not start on") == 1
 
 
 def test_what_an_earlier_attempt_left_on_a_node_is_ended(job):
